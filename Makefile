@@ -1,0 +1,44 @@
+# make demo | test | check | bench | clean — every target makes .venv first if it is absent.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+RUNS ?= runs
+DATA ?= ../shared
+
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test check bench clean browser
+
+# torch goes first and pinned: a loose request would pull a GPU build of several gigabytes.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[openvino,demo,dev]'
+	touch $@
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The report is tested in a real browser; where none can be installed that test skips and says why.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
+	  || (command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null) \
+	  || echo "no Chromium here: the browser test will be skipped"
+
+test: browser check
+	$(BIN)/python -m pytest -m 'not slow'
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --data $(DATA) --check || exit 1; done
+
+demo: $(STAMP)
+	$(BIN)/python -m archsmith demo --out $(RUNS)/demo
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

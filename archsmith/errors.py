@@ -1,0 +1,33 @@
+"""What archsmith raises when the fault is not its own. Each message states the law, the value, the place, the way out."""
+
+
+class ArchsmithError(Exception):
+    """The one base of every error raised on purpose; the command line prints it on one line.
+
+    >>> ArchsmithError.exit_code
+    2
+    """
+
+    exit_code = 2
+
+
+class BadInput(ArchsmithError):
+    """The user's model, data, target or path cannot be used as it is.
+
+    `law` is what must hold, `value` what was found, `place` where (file and line, module path), `remedy` the way out.
+
+    >>> print(BadInput("a label must be 0 or 1", "'2'", "train.tsv:17", "name the column with --label"))
+    a label must be 0 or 1; found '2' at train.tsv:17. Name the column with --label.
+    """
+
+    def __init__(self, law: str, value: str = "", place: str = "", remedy: str = "") -> None:
+        found = f"; found {value}" if value else ""
+        where = (f" at {place}" if found else f"; at {place}") if place else ""
+        way_out = f" {remedy[:1].upper()}{remedy[1:]}." if remedy else ""
+        super().__init__(f"{law}{found}{where}.{way_out}".replace("\n", " "))
+
+
+class BudgetNotReachable(ArchsmithError):
+    """A target cannot be met; the best front so far has been written."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""What may be chosen, as plain data. No torch."""
