@@ -1,4 +1,4 @@
-"""What archsmith raises when the fault is not its own. Each message states the law, the value, the place, the way out."""
+"""What archsmith raises when the fault is not its own: a message has the law, the value, the place, the way out."""
 
 
 class ArchsmithError(Exception):

@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One width: every place that must be cut together. `size` units; `layer` is the path of the list entry it lies in."""
+    """One width: every place that must be cut together. `size` units; `layer`: the list entry it lies in."""
 
     name: str
     kind: AxisKind
