@@ -1,1 +1,254 @@
-"""Being written."""
+"""The commands: parse, call a job, print. No logic; jobs are imported when they are called, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsmith.errors import ArchsmithError, BudgetNotReachable
+
+if TYPE_CHECKING:
+    from archsmith.report.result import Result
+    from archsmith.report.terminal import Progress
+
+app = typer.Typer(
+    name="archsmith",
+    help="Finds the architecture that a trained model should have had.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Argument(help="A folder, a hub id, or package.module:factory with --allow-code.")]
+Run = Annotated[Path, typer.Argument(help="A run's folder, as given to --out.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder, new or empty. Default: runs/DATE-TIME.")]
+Minutes = Annotated[float, typer.Option(min=0.1, help="How long to work; the plan is made from it.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed of everything that is random.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that the model will be served with.")]
+Batch = Annotated[int, typer.Option(min=1, help="Examples in the call that is timed.")]
+Length = Annotated[int, typer.Option(min=1, help="Tokens in the call that is timed.")]
+Runtime = Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, or all.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Allow code of the model's own to run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No plan and no progress.")]
+Column = typer.Option(help="The column of the texts; twice for pairs.")
+Targets = typer.Option(help="A line of the budget: latency<=5ms, size<=20MB, drop<=1.0. Repeat it.")
+
+
+@app.callback()
+def options(context: typer.Context, show_traceback: Annotated[bool, typer.Option("--traceback")] = False) -> None:
+    """Finds the architecture that a trained model should have had."""
+    context.obj = show_traceback
+
+
+@app.command()
+def optimize(
+    context: typer.Context,
+    model: Model,
+    task: Annotated[str, typer.Option(help="text-classification or sentence-embedding.")],
+    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL, parquet, or a datasets name.")],
+    validation: Annotated[str | None, typer.Option(help="Default: split off --data.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Read once, at the end. Default: split off --data.")] = None,
+    text: Annotated[list[str] | None, Column] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
+    target: Annotated[list[str] | None, Targets] = None,
+    runtime: Runtime = "all",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    length: Length = 128,
+    minutes: Minutes = 20,
+    seed: Seed = 0,
+    out: Out = None,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search the best architecture inside a trained model, within a budget."""
+    run = out or _new_run()
+    with _edge(context, run), _progress(quiet or as_json) as progress:
+        from archsmith.jobs.optimize import optimize as job
+
+        result = job(
+            model,
+            task,
+            data=data,
+            validation=validation,
+            holdout=holdout,
+            text=tuple(text) if text else None,
+            label=label,
+            metric=metric,
+            targets=tuple(target or ()),
+            runtime=runtime,
+            threads=threads,
+            batch=batch,
+            length=length,
+            minutes=minutes,
+            seed=seed,
+            out=run,
+            allow_code=allow_code,
+            progress=progress,
+        )
+    _print_result(result, run, as_json)
+
+
+@app.command()
+def inspect(context: typer.Context, model: Model, as_json: AsJson = False, allow_code: AllowCode = False) -> None:
+    """Show what can change in a model, what cannot, and why."""
+    with _edge(context):
+        from archsmith.jobs.inspect import inspect as job
+        from archsmith.report.terminal import inspect_view
+
+        found = job(model, allow_code=allow_code)
+    _print(found, as_json, inspect_view)
+
+
+@app.command()
+def measure(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model as for optimize, or an .onnx file.")],
+    runtime: Runtime = "all",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    length: Length = 128,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Measure what a model costs, and its latency on each runtime."""
+    with _edge(context):
+        from archsmith.jobs.measure import measure as job
+        from archsmith.report.terminal import measure_view
+
+        found = job(model, runtime=runtime, threads=threads, batch=batch, length=length, allow_code=allow_code)
+    _print(found, as_json, measure_view)
+
+
+@app.command()
+def report(context: typer.Context, run: Run) -> None:
+    """Write a run's report.html again, and say where it is."""
+    with _edge(context, run):
+        from archsmith.jobs.report import report as job
+
+        typer.echo(job(run))
+
+
+@app.command()
+def resume(context: typer.Context, run: Run, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Go on with a run that was stopped, from its last finished stage."""
+    with _edge(context, run), _progress(quiet or as_json) as progress:
+        from archsmith.jobs.resume import resume as job
+
+        result = job(run, progress=progress)
+    _print_result(result, run, as_json)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    out: Out = None,
+    minutes: Minutes = 5,
+    threads: Threads = 1,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Optimise a real sentence-embedding model on the docstrings of the installed packages."""
+    run = out or _new_run()
+    with _edge(context, run), _progress(quiet or as_json) as progress:
+        from archsmith.jobs.demo import demo as job
+
+        result = job(run, minutes=minutes, threads=threads, seed=seed, progress=progress)
+    _print_result(result, run, as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input, 3 a target was not reached, 130 stopped, 1 a bug."""
+    try:
+        sys.exit(app(args=arguments, standalone_mode=False))
+    except Exception as error:  # the parser's own mistakes (unknown option, missing value) come out here
+        if not hasattr(error, "format_message"):
+            raise
+        message = " ".join(error.format_message().split())
+        if message:  # empty: the help has been printed because nothing was asked
+            typer.echo(f"error: {message} See `archsmith --help`.", err=True)
+        sys.exit(2)
+
+
+@contextmanager
+def _edge(context: typer.Context, run: Path | None = None) -> Iterator[None]:
+    """The one place where errors become a line and an exit code."""
+    try:
+        yield
+    except ArchsmithError as error:
+        if isinstance(error, BudgetNotReachable) and run is not None and (run / "result.json").exists():
+            from archsmith.report.result import read_result
+
+            _print_result(read_result(run), run, as_json=False)
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        way_on = f"; `archsmith resume {run}` goes on" if run is not None and run.exists() else ""
+        typer.echo(f"stopped{way_on}", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # The reader has gone (`| head`): say nothing, and keep the interpreter from flushing into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        typer.echo(f"this is a bug in archsmith: {what}; {_keep_traceback(context, run)}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _keep_traceback(context: typer.Context, run: Path | None) -> str:
+    trace = traceback.format_exc()
+    if context.find_root().obj:
+        return f"here it is\n{trace}"
+    try:
+        if run is None or not run.is_dir():
+            raise FileNotFoundError
+        with (run / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(trace)
+    except OSError:
+        return "`archsmith --traceback ...` shows where"
+    return f"the traceback is in {run / 'log.txt'}"
+
+
+def _progress(quiet: bool) -> Progress:
+    from rich.console import Console
+
+    from archsmith.report.terminal import Progress
+
+    return Progress(None if quiet else Console(stderr=True))
+
+
+def _print_result(result: Result, run: Path, as_json: bool) -> None:
+    from archsmith.report.plain import to_plain
+    from archsmith.report.terminal import result_view
+
+    _print(to_plain(result), as_json, lambda _: result_view(result))
+    if not as_json:
+        typer.echo(f"report: {run / 'report.html'}")
+
+
+def _print(found: Any, as_json: bool, view: Any) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    Console().print(view(found))
+
+
+def _new_run() -> Path:
+    return Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,113 @@
+"""Numbers as people read them: one place for units, so that the terminal and the page say the same."""
+
+from __future__ import annotations
+
+from archsmith.report.result import Outcome, Result, Variant
+
+NONE = "–"
+
+
+def count(value: float | None) -> str:
+    """A count with three digits.
+
+    >>> count(22_713_000), count(4_096), count(12), count(None)
+    ('22.7 M', '4.1 K', '12', '–')
+    """
+    if value is None:
+        return NONE
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}" if abs(value) >= 100 * size else f"{value / size:.1f}{letter}"
+    return f"{value:g}"
+
+
+def size(value: float | None) -> str:
+    """Bytes, in powers of ten as disks and downloads are.
+
+    >>> size(45_400_000)
+    '45.4 MB'
+    """
+    return NONE if value is None else f"{count(value)}{'' if abs(value) >= 1e3 else ' '}B"
+
+
+def milliseconds(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """A latency with its 95 % interval.
+
+    >>> milliseconds(23.456, (23.1, 23.9)), milliseconds(0.5)
+    ('23.5 ms (23.1–23.9)', '0.50 ms')
+    """
+    if value is None:
+        return NONE
+    between = f" ({_ms(interval[0])}–{_ms(interval[1])})" if interval else ""
+    return f"{_ms(value)} ms{between}"
+
+
+def points(value: float | None, signed: bool = False) -> str:
+    """Quality in points; a difference carries its sign.
+
+    >>> points(89.23), points(-0.31, signed=True)
+    ('89.2', '-0.31')
+    """
+    if value is None:
+        return NONE
+    return f"{value:+.2f}" if signed else f"{value:.1f}"
+
+
+def faster(variant: Variant, original: Variant) -> str:
+    """How many times faster than the original, in one run."""
+    if not variant.latency_ms or not original.latency_ms:
+        return NONE
+    return f"{original.latency_ms / variant.latency_ms:.1f}×"
+
+
+def duration(seconds: float) -> str:
+    """A time that somebody waited.
+
+    >>> duration(5.21), duration(75), duration(3700)
+    ('5.2 s', '1 min 15 s', '1 h 02 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def outcome(line: Outcome) -> str:
+    """A target in words: met, or by how much not, and the floor where one is known.
+
+    >>> outcome(Outcome("latency<=5ms", 5.4, False, floor=5.2))
+    'latency<=5ms: not met, 5.4 (0.4 off); the floor is 5.2'
+    """
+    if line.value is None:
+        return f"{line.target}: not measured"
+    if line.met:
+        return f"{line.target}: met, {line.value:.3g}"
+    floor = "" if line.floor is None else f"; the floor is {line.floor:.3g}"
+    return f"{line.target}: not met, {line.value:.3g}{_off(line)}{floor}"
+
+
+def headline(result: Result) -> str:
+    """The result in one sentence, from measured numbers only."""
+    best, parts = result.best, []
+    if result.speedup is not None:
+        parts.append(f"{result.speedup:.1f}× faster")
+    if best.bytes and result.original.bytes:
+        parts.append(f"{result.original.bytes / best.bytes:.1f}× smaller")
+    if result.holdout is not None:
+        low, high = result.holdout.interval
+        change = f"{points(result.holdout.difference, signed=True)} points of {result.metric} on the holdout"
+        parts.append(f"{change} (95 % interval {points(low, signed=True)} to {points(high, signed=True)})")
+    return ", ".join(parts)
+
+
+def _off(line: Outcome) -> str:
+    limit = line.target.replace(">=", "<=").partition("<=")[2]
+    number = limit.rstrip("".join(set(limit) - set("0123456789.+-")))
+    try:
+        return f" ({abs((line.value or 0.0) - float(number)):.3g} off)"
+    except ValueError:
+        return ""
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
