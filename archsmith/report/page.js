@@ -1,0 +1,76 @@
+"use strict";
+// Draws the plots from the JSON beside it, in the page's own colours, and again when light turns to dark.
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function axis(title, values, more) {
+  const found = values.filter((value) => value > 0);
+  const wide = found.length > 0 && Math.max(...found) / Math.min(...found) > 12;
+  return Object.assign({
+    title: { text: title, standoff: 8 }, gridcolor: colour("--line"), zeroline: false, automargin: true,
+    tickfont: { color: colour("--soft") }, ...(wide ? { type: "log", dtick: "D2" } : {}),
+  }, more);
+}
+
+function layout(x, y, more) {
+  const font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") };
+  return Object.assign({
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, xaxis: x, yaxis: y,
+    margin: { l: 52, r: 18, t: 14, b: 46 }, hovermode: "closest", showlegend: false,
+    hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { ...font, size: 12 }, align: "left" },
+  }, more);
+}
+
+function points(list, x, name, look) {
+  const there = list.filter((one) => one[x] !== null && one.quality !== null);
+  return {
+    type: "scatter", name, x: there.map((one) => one[x]), y: there.map((one) => one.quality),
+    text: there.map((one) => one.hover), hovertemplate: "%{text}<extra></extra>", ...look,
+  };
+}
+
+function quality(id, x, title, labelled) {
+  const { front, ladder, original, best } = figures;
+  const label = labelled ? "markers+text" : "markers";
+  const traces = [
+    points(ladder, x, "rung", { mode: "markers", marker: { size: 9, color: "rgba(0,0,0,0)", line: { width: 1.5, color: colour("--soft") } } }),
+    points(front, x, "front", { mode: "lines+markers", line: { color: colour("--accent"), width: 1.5 }, marker: { size: 8, color: colour("--accent") } }),
+    points([original], x, "original", { mode: label, texttemplate: "original", textposition: "top left", marker: { size: 12, symbol: "diamond", color: colour("--soft") } }),
+    points([best], x, "best", { mode: label, texttemplate: "best", textposition: "top center", marker: { size: 14, color: colour("--other"), line: { width: 2, color: colour("--paper") } } }),
+  ];
+  const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
+  const xs = traces.flatMap((trace) => trace.x);
+  draw(id, traces, layout(axis(title, xs), axis(figures.metric, [], labelled ? {} : { title: { text: "" } }),
+    labelled ? { showlegend: true, legend, margin: { l: 56, r: 18, t: 40, b: 50 } } : {}));
+}
+
+function latency() {
+  const colours = [colour("--accent"), colour("--other"), colour("--third"), colour("--good"), colour("--bad"), colour("--soft")];
+  const all = figures.latency.flatMap((series) => [...series.measured, ...series.predicted]);
+  const ends = [Math.min(...all) * 0.9, Math.max(...all) * 1.08];
+  const traces = [{
+    type: "scatter", mode: "lines", x: ends, y: ends, name: "exact", hoverinfo: "skip", line: { color: colour("--soft"), width: 1, dash: "dot" },
+  }].concat(figures.latency.map((series, i) => ({
+    type: "scatter", mode: "markers", name: series.name, x: series.predicted, y: series.measured, text: series.hover,
+    hovertemplate: "%{text}<extra></extra>", marker: { size: 9, color: colours[i % colours.length] },
+  })));
+  const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
+  draw("plot-latency", traces, layout(axis("predicted, ms", all), axis("measured, ms", all),
+    { showlegend: true, legend, margin: { l: 56, r: 18, t: 40, b: 50 } }));
+}
+
+function draw(id, traces, layout) {
+  const place = document.getElementById(id);
+  if (place) Plotly.react(place, traces, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+}
+
+function drawAll() {
+  quality("plot-front", "latency_ms", "latency, ms", true);
+  quality("plot-macs", "macs", "MACs", false);
+  quality("plot-parameters", "parameters", "parameters", false);
+  quality("plot-bytes", "bytes", "bytes", false);
+  if (figures.latency.length) latency();
+}
+
+drawAll();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
