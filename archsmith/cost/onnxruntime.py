@@ -1,0 +1,151 @@
+"""ONNX Runtime on the CPU: one torch export with named dimensions, opened with pinned threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
+
+from archsmith.cost.agreement import resize
+from archsmith.cost.runtime import Arrays, Artifact, Precision, Session
+from archsmith.errors import BadInput
+
+OUTPUT = "outputs"
+
+
+class OnnxRuntime:
+    """`model.onnx` in ONNX Runtime's CPU provider."""
+
+    name = "onnxruntime"
+
+    def available(self) -> str | None:
+        """None, or why onnxruntime cannot be imported."""
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            return f"onnxruntime cannot be imported: {error}"
+        return None
+
+    def precisions(self) -> Mapping[Precision, str | None]:
+        """fp32 and int8 (dynamic); the CPU provider has no bf16 kernels for whole networks."""
+        return {"fp32": None, "bf16": "ONNX Runtime's CPU kernels do not compute in bf16", "int8": None}
+
+    def export(
+        self,
+        wrapped: nn.Module,
+        example: Mapping[str, Tensor],
+        dynamic: Mapping[str, Mapping[int, str]],
+        path: Path,
+    ) -> Artifact:
+        """Write `path`/model.onnx. Raises `BadInput` where torch cannot export the model."""
+        path.mkdir(parents=True, exist_ok=True)
+        file = path / "model.onnx"
+        program = capture(wrapped, example, dynamic)
+        names = {name: dict(dims) for name, dims in dynamic.items()}
+        try:
+            with _quiet(), torch.no_grad():
+                onnx_program = torch.onnx.export(
+                    program, (), kwargs=dict(example), dynamo=True, verbose=False, dynamic_shapes=names
+                )
+        except Exception as error:
+            raise BadInput(
+                "torch.onnx.export must take the model",
+                f"{type(error).__name__}: {str(error)[:300]}",
+                type(wrapped).__name__,
+                "use the runtime pytorch or openvino",
+            ) from error
+        assert onnx_program is not None
+        onnx_program.model.graph.outputs[0].name = OUTPUT
+        _name_dimensions(onnx_program, names)
+        onnx_program.save(str(file))
+        return Artifact(self.name, "fp32", file)
+
+    def open(self, artifact: Artifact, threads: int = 1) -> Session:
+        """A session of the file; `fixed` overrides its free dimensions. Raises `BadInput` where it cannot be read."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if artifact.fixed is not None:
+            for name, size in zip(("batch", "length"), artifact.fixed, strict=True):
+                options.add_free_dimension_override_by_name(name, size)
+        try:
+            session = onnxruntime.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own undocumented classes
+            raise BadInput(
+                "an ONNX file must be readable", f"{type(error).__name__}: {str(error)[:200]}", str(artifact.path)
+            ) from error
+        wanted = {entry.name for entry in session.get_inputs()}
+
+        def run(arrays: Arrays) -> np.ndarray:
+            output: np.ndarray = session.run(None, {name: arrays[name] for name in wanted})[0]
+            return output
+
+        return run
+
+
+def capture(
+    wrapped: nn.Module, example: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]]
+) -> ExportedProgram:
+    """One `torch.export` whose dimensions are named and open; their limits (512 positions) are found by torch.
+
+    Raises `BadInput` where the model's forward cannot be captured.
+    """
+    # torch.export bakes in sizes 0 and 1, so every open dimension is shown at two or more.
+    sizes = {label: 2 for dims in dynamic.values() for label in dims.values()}
+    example = resize(example, dynamic, sizes, at_least=True)
+    shapes: Any = {name: {dim: Dim(label) for dim, label in dynamic.get(name, {}).items()} or None for name in example}
+    for attempt in range(3):
+        try:
+            with _quiet(), torch.no_grad():
+                return torch.export.export(wrapped.eval(), (), kwargs=dict(example), dynamic_shapes=shapes)
+        except Exception as error:
+            message = str(error)
+            if attempt < 2 and "Suggested fixes" in message:
+                shapes = refine_dynamic_shapes_from_suggested_fixes(message, shapes)
+                continue
+            raise BadInput(
+                "torch.export must capture the model's forward",
+                f"{type(error).__name__}: {message[:300]}",
+                type(wrapped).__name__,
+                "use the runtime pytorch",
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> None:
+    """Give the open dimensions of the inputs their names, which `fixed` and users rely on."""
+    import onnx_ir
+
+    for value in program.model.graph.inputs:
+        for dim, label in names.get(value.name, {}).items():
+            shape = list(value.shape)
+            shape[dim] = onnx_ir.SymbolicDim(label)
+            value.shape = onnx_ir.Shape(shape)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of torchvision's absence and of its own internals; none of it is the user's affair."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
