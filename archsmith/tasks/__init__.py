@@ -1,1 +1,18 @@
+"""One kind of problem each: data, a loss and a metric."""
 
+from archsmith.tasks.interval import Interval, mcnemar, paired_interval
+from archsmith.tasks.sentence_embedding import SentenceEmbedding
+from archsmith.tasks.split import SplitReport
+from archsmith.tasks.task import Part, Task
+from archsmith.tasks.text_classification import TextClassification
+
+__all__ = [
+    "Interval",
+    "Part",
+    "SentenceEmbedding",
+    "SplitReport",
+    "Task",
+    "TextClassification",
+    "mcnemar",
+    "paired_interval",
+]

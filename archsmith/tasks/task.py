@@ -7,7 +7,7 @@ decides, `holdout` is read once, at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -70,4 +70,12 @@ class Task(Protocol):
 
     def batches(self, part: Part, size: int, rng: np.random.Generator | None = None) -> Iterator[list[int]]:
         """Rows of one pass in batches of like length; shuffled when `rng` is given, in order of length otherwise."""
+        ...
+
+    def open_holdout(self) -> None:
+        """Break the seal of the holdout, once, for the last measurement. Reading it before that raises."""
+        ...
+
+    def extended(self, count: int, rng: np.random.Generator) -> Self:
+        """The same task with `count` more train rows, in-domain and without labels: the original labels them."""
         ...

@@ -1,0 +1,163 @@
+"""Three parts that never mix: given, or split off; a text and its phrases stay together, repeats across parts go.
+
+A text is *maximal* when it is not a span of another one. Texts are grouped: a phrase of four words or more belongs with
+every maximal text that holds it, a shorter one only where a single text holds it (else "a good film" would tie all
+reviews together). Validation and holdout are drawn group by group, and of a drawn group only the maximal texts are
+kept: rows of one sentence are not independent, and counting them all would make every interval too narrow. What is
+left in train is then freed of whatever repeats, is a phrase of, or quotes a text of the other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from archsmith.errors import BadInput
+from archsmith.tasks.spans import Words, find_spans
+from archsmith.tasks.task import Part
+
+LINKING_WORDS = 4  # on SST-2: 3 words tie 75 sentences into one group, 4 words at most 18
+QUOTING_WORDS = 8  # a train text is dropped for holding a held text only if that is this long
+FRACTIONS: Mapping[Part, float] = {"validation": 0.1, "holdout": 0.1}
+CAPS: Mapping[Part, int] = {"validation": 2000, "holdout": 5000}
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What the split did, in rows. Keys like "train in holdout" say which part lost rows because of which other.
+
+    `rows` are kept; `split_off` names the parts drawn from the data; `set_aside` counts repeats and phrases of drawn
+    texts, which are in no part; `duplicates`, `phrases` and `quotations` were removed from the first part of the key.
+    """
+
+    rows: Mapping[str, int]
+    split_off: tuple[str, ...] = ()
+    set_aside: int = 0
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    phrases: Mapping[str, int] = field(default_factory=dict)
+    quotations: Mapping[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for the run's record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a file: a text each (a pair's two joined), and `strata` (rows,) int64, the label if there is one."""
+
+    texts: Sequence[str]
+    strata: np.ndarray
+    source: str
+
+
+def split(
+    data: Rows,
+    given: Mapping[Part, Rows],
+    rng: np.random.Generator,
+    fractions: Mapping[Part, float] = FRACTIONS,
+    caps: Mapping[Part, int] = CAPS,
+) -> tuple[dict[Part, np.ndarray], SplitReport]:
+    """Row numbers of each part, (rows,) int64 in rising order, and the report.
+
+    A part in `given` (validation, holdout) refers to its own rows, the others to rows of `data`. `fractions` are of the
+    groups of `data`, at most `caps` groups. Raises `BadInput` where too little is left.
+    """
+    words = Words.of(data.texts)
+    kept: dict[Part, np.ndarray] = {"train": np.arange(len(words))}
+    held: dict[Part, Words] = {}
+    wanted = [part for part in FRACTIONS if part not in given]
+    set_aside = 0
+    if wanted:
+        drawn, train = _draw(words, data, {part: (fractions[part], caps[part]) for part in wanted}, rng)
+        set_aside = len(words) - len(train) - sum(len(rows) for rows in drawn.values())
+        kept |= {"train": train, **drawn}
+        held |= {part: words.take(rows) for part, rows in drawn.items()}
+    for part, rows in given.items():
+        held[part] = Words.of(rows.texts)
+        kept[part] = np.arange(len(rows.texts))
+    held["train"] = words.take(kept["train"])
+    counts: dict[str, dict[str, int]] = {"duplicates": {}, "phrases": {}, "quotations": {}}
+    loses: tuple[tuple[Part, Part], ...] = (("validation", "holdout"), ("train", "holdout"), ("train", "validation"))
+    for loser, winner in loses:
+        lost = overlap(held[loser], held[winner])
+        for reason, mask in lost.items():
+            counts[reason][f"{loser} in {winner}"] = int(mask.sum())
+        stay = np.flatnonzero(~np.logical_or.reduce(list(lost.values())))
+        kept[loser], held[loser] = kept[loser][stay], held[loser].take(stay)
+        if not len(stay):
+            law = f"{loser} must have texts that are not in {winner}"
+            source = given[loser].source if loser in given else data.source
+            raise BadInput(law, "none", source, "give different data for each part")
+    sizes: dict[str, int] = {part: len(rows) for part, rows in kept.items()}
+    return kept, SplitReport(rows=sizes, split_off=tuple(wanted), set_aside=set_aside, **counts)
+
+
+def overlap(loser: Words, winner: Words) -> dict[str, np.ndarray]:
+    """Why rows of `loser` (n texts) must go for the sake of `winner`: masks (n,) bool, each row under one reason.
+
+    `duplicates` equal a text of the winner, `phrases` are a span of one, `quotations` hold one of eight words or more.
+    """
+    duplicates = np.isin(loser.keys, winner.keys)
+    needles, _ = find_spans(loser, winner)
+    phrases = np.zeros(len(loser), dtype=bool)
+    phrases[needles] = True
+    _, holders = find_spans(winner.take(np.flatnonzero(winner.lengths >= QUOTING_WORDS)), loser)
+    quotations = np.zeros(len(loser), dtype=bool)
+    quotations[holders] = True
+    phrases &= ~duplicates
+    return {"duplicates": duplicates, "phrases": phrases, "quotations": quotations & ~duplicates & ~phrases}
+
+
+def group(words: Words) -> tuple[np.ndarray, np.ndarray]:
+    """For each text its group, (texts,) int64, and whether it is the first copy of a maximal text, (texts,) bool."""
+    _, first, unique_of = np.unique(words.keys, return_index=True, return_inverse=True)
+    unique = words.take(first)
+    phrase, holder = find_spans(unique, unique)
+    proper = phrase != holder
+    phrase, holder = phrase[proper], holder[proper]
+    maximal = np.ones(len(unique), dtype=bool)
+    maximal[phrase] = False
+    top = maximal[holder]
+    phrase, holder = phrase[top], holder[top]
+    holders = np.bincount(phrase, minlength=len(unique))
+    linked = (unique.lengths[phrase] >= LINKING_WORDS) | (holders[phrase] == 1)
+    edges = (np.ones(int(linked.sum()), dtype=np.int8), (phrase[linked], holder[linked]))
+    _, component = connected_components(coo_array(edges, shape=(len(unique), len(unique))), directed=False)
+    leads = np.zeros(len(words), dtype=bool)
+    leads[first[maximal]] = True
+    return component[unique_of].astype(np.int64), leads
+
+
+def _draw(
+    words: Words, data: Rows, wanted: Mapping[Part, tuple[float, int]], rng: np.random.Generator
+) -> tuple[dict[Part, np.ndarray], np.ndarray]:
+    """Rows of each wanted part (fraction of groups, cap), stratified, and the rows of all groups not drawn."""
+    groups, leads = group(words)
+    lead_rows = np.flatnonzero(leads)
+    drawable, at = np.unique(groups[lead_rows], return_index=True)
+    strata = data.strata[lead_rows[at]]
+    if len(drawable) < 2 * (len(wanted) + 1):
+        law = f"data to be split in {len(wanted) + 1} must have at least {2 * (len(wanted) + 1)} unrelated texts"
+        raise BadInput(law, str(len(drawable)), data.source, "give more rows, or files for --validation and --holdout")
+    order = rng.permutation(len(drawable))
+    order = order[np.argsort(strata[order], kind="stable")]
+    # Places within a stratum, spread over [0, 1): taking everything below a share takes that share of every stratum.
+    _, start, size = np.unique(strata[order], return_index=True, return_counts=True)
+    within = np.arange(len(order)) - np.repeat(start, size) + rng.random(len(start)).repeat(size)
+    ranked = drawable[order[np.argsort(within / np.repeat(size, size), kind="stable")]]
+    parts: dict[Part, np.ndarray] = {}
+    begin = 0
+    taken = np.zeros(len(words), dtype=bool)
+    for part, (fraction, cap) in wanted.items():
+        count = max(1, min(round(fraction * len(drawable)), cap))
+        chosen = np.isin(groups, ranked[begin : begin + count])
+        parts[part] = np.flatnonzero(chosen & leads)
+        taken |= chosen
+        begin += count
+    return parts, np.flatnonzero(~taken)

@@ -1,0 +1,135 @@
+"""Text classification: texts or pairs of texts with a label each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from archsmith.errors import BadInput
+from archsmith.tasks.columns import find_label, find_texts
+from archsmith.tasks.encodings import Tokenizer
+from archsmith.tasks.files import Parted, divide, read_tables, take_columns
+from archsmith.tasks.labels import label_ids, number_labels
+from archsmith.tasks.metrics import confusion, find_metric
+from archsmith.tasks.task import Part
+from archsmith.tasks.text import TextTask, Wrapped
+
+UNLABELLED = -100  # what torch's cross entropy passes over
+
+
+class TextClassification(TextTask):
+    """Texts with a label each; quality is accuracy, F1 or recall, in points.
+
+    `label_names` maps the data's labels to class numbers; `classes` is the largest number plus one.
+    """
+
+    name = "text-classification"
+
+    def __init__(
+        self, parted: Parted, targets: Mapping[Part, np.ndarray], label_names: Mapping[str, int], metric: str
+    ) -> None:
+        super().__init__(parted)
+        self.label_names = dict(label_names)
+        self.classes = max(label_names.values()) + 1
+        self.metric = metric
+        self._measure = find_metric(metric, self.classes)
+        self._targets = dict(targets)
+
+    @classmethod
+    def from_files(
+        cls,
+        data: str | Path,
+        validation: str | Path | None = None,
+        holdout: str | Path | None = None,
+        *,
+        tokenizer: Tokenizer,
+        rng: np.random.Generator,
+        label: str | None = None,
+        text: str | Sequence[str] | None = None,
+        metric: str = "accuracy",
+        max_length: int | None = None,
+        labels: Mapping[str, int] | None = None,
+        fractions: Mapping[Part, float] | None = None,
+    ) -> TextClassification:
+        """Read, number the labels, split, tokenise once.
+
+        `data` is the training file (or `datasets` name); parts without a file of their own are split off it, in
+        `fractions` (a tenth each unless given). `label` and `text` name columns, two texts as "a,b"; without them
+        usual names are looked for. `labels` is the model config's `label2id`. Texts are cut to `max_length` tokens
+        (the tokenizer's limit, at most 512, unless given). Raises `BadInput` with file and line.
+        """
+        find_metric(metric, 2 if metric.endswith("_binary") else 3)  # a wrong name is said before any work is done
+        tables = read_tables(data, validation, holdout)
+        label_column = find_label(tables["train"], label)
+        text_columns = find_texts(tables["train"], text, label_column)
+        texts = {part: take_columns(table, text_columns) for part, table in tables.items()}
+        names = {part: table.strings(label_column) for part, table in tables.items()}
+        known = number_labels(names["train"], labels, tables["train"].source)
+        ids = {part: label_ids(names[part], known, table.place) for part, table in tables.items()}
+        parted = divide(texts, ids, tokenizer, max_length, rng, fractions)
+        targets = {part: ids.get(part, ids["train"])[rows] for part, rows in parted.rows.items()}
+        if len(np.unique(targets["train"])) < 2:
+            law = "training data must keep two classes or more once the other parts are taken out"
+            raise BadInput(law, "one", tables["train"].source, "give more rows, or files for each part")
+        return cls(parted, targets, known, metric)
+
+    def targets(self, part: Part, rows: Sequence[int]) -> Tensor:
+        """(rows,) int64 class numbers; -100 for rows that `extended` added."""
+        self._check_seal(part)
+        numbers = self._targets[part]
+        at = np.asarray(rows, dtype=np.int64)
+        real = at < len(numbers)
+        return torch.from_numpy(np.where(real, numbers[np.where(real, at, 0)], UNLABELLED))
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`(input_ids, attention_mask[, token_type_ids]) -> logits (batch, classes)` around the model."""
+        return Logits(model, typed=self.typed)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy of logits (batch, classes) over the labelled rows; 0 where none is."""
+        total = functional.cross_entropy(outputs.float(), targets, ignore_index=UNLABELLED, reduction="sum")
+        return total / (targets != UNLABELLED).sum().clamp(min=1)
+
+    def divergence(self, outputs: Tensor, original: Tensor) -> Tensor:
+        """Mean Kullback-Leibler divergence KL(original || outputs) of the classes at temperature 1, in nats."""
+        log_p = functional.log_softmax(original.float(), dim=-1)
+        log_q = functional.log_softmax(outputs.float(), dim=-1)
+        return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+    def judge(self, outputs: np.ndarray, part: Part) -> np.ndarray:
+        """Logits (rows, classes) -> (rows, 2) int64: true class, predicted class (-1 where a logit is not finite).
+
+        Rows of the train part that `extended` added are left out.
+        """
+        self._check_seal(part)
+        true = self._targets[part]
+        if outputs.ndim != 2 or outputs.shape[1] < self.classes or len(outputs) != self.size(part):
+            law = f"the model must give {self.size(part)} rows of at least {self.classes} logits, one for each label"
+            raise BadInput(
+                law, f"shape {outputs.shape}", part, "check the model's number of labels and the label column"
+            )
+        outputs = outputs[: len(true)]
+        predicted = np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1)
+        return np.stack([true, predicted], axis=1)
+
+    def quality(self, judged: np.ndarray, rows: np.ndarray | None = None) -> float:
+        """Points by the task's metric, of all or of some records (examples, 2)."""
+        chosen = judged if rows is None else judged[rows]
+        return self._measure(confusion(chosen, max(self.classes, int(chosen.max(initial=0)) + 1)))
+
+
+class Logits(Wrapped):
+    """A classifier that gives its logits and nothing else."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """(batch, length) int64 each -> logits (batch, classes)."""
+        result = self.call(input_ids, attention_mask, token_type_ids)
+        logits: Tensor = (
+            result if isinstance(result, Tensor) else result[0] if isinstance(result, tuple) else result.logits
+        )
+        return logits
