@@ -1,0 +1,23 @@
+"""A proposal that has not been made before, for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from itertools import islice
+
+import numpy as np
+
+from archsmith.space import Architecture, Space
+
+
+def fresh(
+    space: Space, seen: Collection[Architecture], draw: Callable[[], Architecture], rng: np.random.Generator
+) -> Architecture | None:
+    """An architecture that is not in `seen`: drawn if 20 draws give one, else any other; None once all are seen."""
+    for attempt in (draw, lambda: space.sample(rng)):
+        for _ in range(20):
+            architecture = attempt()
+            if architecture not in seen:
+                return architecture
+    # Of one point more than have been seen, one at least is new.
+    return next((point for point in islice(space.points(rng), len(seen) + 1) if point not in seen), None)

@@ -1,0 +1,60 @@
+"""One order for any number of objectives: by front, and within a front by crowding (Deb et al. 2002, NSGA-II)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from archsmith.trial import Trial
+
+
+def usable(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
+    """The complete trials whose objectives are all finite numbers."""
+    return [
+        trial
+        for trial in trials
+        if trial.status == "complete" and all(math.isfinite(trial.values.get(name, math.nan)) for name in objectives)
+    ]
+
+
+def places(points: np.ndarray) -> np.ndarray:
+    """(n, objectives), minimised -> (n,) int64: each point's place, 0 the best, ties broken by position.
+
+    >>> places(np.array([[2.0, 2.0], [1.0, 3.0], [3.0, 3.0]])).tolist()
+    [0, 1, 2]
+    """
+    rank = fronts(points)
+    crowding = np.zeros(len(points))
+    for level in np.unique(rank):
+        crowding[rank == level] = spread(points[rank == level])
+    order = np.lexsort((-crowding, rank))
+    place = np.empty(len(points), dtype=np.int64)
+    place[order] = np.arange(len(points))
+    return place
+
+
+def fronts(points: np.ndarray) -> np.ndarray:
+    """(n, objectives) -> (n,) int64: 0 for what nothing dominates, 1 for what only those dominate, and so on."""
+    no_worse = np.all(points[:, None] <= points[None], axis=2)
+    dominates = no_worse & ~no_worse.T
+    rank = np.full(len(points), -1, dtype=np.int64)
+    level = 0
+    while (rank < 0).any():
+        left = rank < 0
+        rank[left & ~np.any(dominates[left], axis=0)] = level
+        level += 1
+    return rank
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """(n, objectives) of one front -> (n,): crowding distance, infinite at the ends; larger is lonelier."""
+    distance = np.zeros(len(points))
+    for column in points.T:
+        order = np.argsort(column, kind="stable")
+        extent = column[order[-1]] - column[order[0]]
+        distance[order[[0, -1]]] = np.inf
+        if len(points) > 2 and extent > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / extent
+    return distance
