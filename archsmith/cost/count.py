@@ -18,7 +18,6 @@ _MOVES = frozenset(
     | {"embedding", "empty", "fill_", "full", "index", "index_select", "lift_fresh", "new_ones", "new_zeros"}
     | {"ones", "ones_like", "scalar_tensor", "stack", "where", "zeros", "zeros_like"}
 )
-)
 
 
 @dataclass(frozen=True)
