@@ -31,24 +31,35 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One width: every place that must be cut together. `size` units; `layer`: the list entry it lies in."""
+    """One width: every place that must be cut together. `size` units; `layer`: the list entry it lies in.
+
+    `integers`: (module, attribute) pairs of whole numbers baked into modules that shrink in proportion to it.
+    """
 
     name: str
     kind: AxisKind
     size: int
     places: tuple[Place, ...]
     layer: str | None = None
+    integers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A piece that can be skipped whole: `module` is its path, `axes` the names of the axes that vanish with it."""
+    """A piece that can be skipped whole: `module` is its path, `axes` the names of the axes that vanish with it.
+
+    `exit`: the product that ends it, whose output is added to the stream (empty for a layer). Where it lies inside
+    `module`, one stub stands for both; else one for each. `items`: length of the tuple that `module` gives, 0 for a
+    bare tensor.
+    """
 
     name: str
     kind: BranchKind
     module: str
     axes: tuple[str, ...]
     layer: str | None = None
+    exit: str = ""
+    items: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+"""The rules of operators that stand for whole layers: products, convolutions, norms, attention, look-ups, pooling."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from archsmith.model.labels import Label, Mismatch, equate, freeze, fresh, size
+from archsmith.model.rules import Book, Call, Contraction, at, rule
+
+
+@rule("mm", "addmm", "bmm", "baddbmm", "matmul")
+def product(book: Book, call: Call) -> None:
+    """(…, n, k) times (…, k, m): k is contracted. In a batched product of activations the batch may be heads."""
+    added = call.name in {"addmm", "baddbmm"}
+    left, right = call.arg(int(added)), call.arg(int(added) + 1)
+    a, b = book[left], book[right]
+    equate(a[-1], b[-2])
+    if len(a) == 3:
+        equate(a[0], b[0])
+        book.heads.append(a[0])
+    labels = [*a[:-1], b[-1]]
+    if added:
+        offset = len(labels) - call.arg(0).dim()
+        for i, label in enumerate(book[call.arg(0)]):
+            if size(label) != 1:
+                equate(labels[offset + i], label)
+    book[call.out] = labels
+    book.contraction = Contraction(left, right, a[-1], b[-1])
+
+
+@rule("linear")
+def linear(book: Book, call: Call) -> None:
+    data, weight, bias = call.arg(0), call.arg(1), call.arg(2)
+    equate(book[data][-1], book[weight][1])
+    if bias is not None:
+        equate(book[weight][0], book[bias][0])
+    book[call.out] = [*book[data][:-1], book[weight][0]]
+    book.contraction = Contraction(data, weight, book[weight][1], book[weight][0])
+
+
+@rule("mv", "dot")
+def vector_product(book: Book, call: Call) -> None:
+    left, right = book[call.arg(0)], book[call.arg(1)]
+    equate(left[-1], right[0])
+    book[call.out] = left[:-1]
+
+
+@rule("convolution", "_convolution")
+def convolution(book: Book, call: Call) -> None:
+    """(batch, channels, …) with weight (out, in / groups, …); depthwise where every group has one input channel."""
+    data, weight, bias = call.arg(0), call.arg(1), call.arg(2)
+    transposed, groups = call.arg(6), call.arg(8)
+    x, w = book[data], book[weight]
+    channels = w[1] if transposed else w[0]
+    if groups == 1:
+        equate(x[1], w[0] if transposed else w[1])
+    elif groups == data.shape[1] and not transposed:
+        # out = groups x multiplier: filters of one input channel lie side by side
+        equate(w[0], x[1] + fresh(weight.shape[0] // groups, "it is bound to a grouped convolution"))
+    else:
+        for label in (x[1], w[0], w[1]):
+            freeze(label, "it passes a grouped convolution")
+        channels = fresh(call.out.shape[1], "it passes a grouped convolution")
+    if bias is not None:
+        equate(channels, book[bias][0])
+    book[call.out] = [x[0], channels, *(fresh(n, "a place in an image or a signal") for n in call.out.shape[2:])]
+    book.contraction = Contraction(data, weight, x[1], channels)
+
+
+@rule("native_layer_norm")
+def layer_norm(book: Book, call: Call) -> None:
+    labels = book[call.arg(0)]
+    count = len(call.arg(1))
+    for scale in (call.arg(2), call.arg(3)):
+        if scale is not None:
+            for label, other in zip(labels[-count:], book[scale], strict=True):
+                equate(label, other)
+    book[call.out[0]] = labels
+    book.means.extend((len(labels) - count + i, labels[i - count]) for i in range(count))
+
+
+@rule("_fused_rms_norm", "rms_norm")
+def rms_norm(book: Book, call: Call) -> None:
+    labels = book[call.arg(0)]
+    count = len(call.arg(1))
+    scale = call.arg(2)
+    if scale is not None:
+        for label, other in zip(labels[-count:], book[scale], strict=True):
+            equate(label, other)
+    book[call.first] = labels
+    book.means.extend((len(labels) - count + i, labels[i - count]) for i in range(count))
+
+
+@rule("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm")
+def batch_norm(book: Book, call: Call) -> None:
+    labels = book[call.arg(0)]
+    for statistic in call.args[1:5]:
+        if isinstance(statistic, Tensor):
+            equate(labels[1], book[statistic][0])
+    book[call.first] = labels
+
+
+@rule("native_group_norm")
+def group_norm(book: Book, call: Call) -> None:
+    """With one group it is a layer norm over channels; with more, groups bind their channels."""
+    labels = book[call.arg(0)]
+    for scale in (call.arg(1), call.arg(2)):
+        if scale is not None:
+            equate(labels[1], book[scale][0])
+    freeze(labels[1], "a group norm binds it")
+    book[call.first] = labels
+
+
+@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math",
+      "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math_for_mps")  # fmt: skip
+def attention(book: Book, call: Call) -> None:
+    """q (batch, heads, length, width), k and v (batch, groups, keys, width): heads = groups x heads of a group."""
+    q, k, v = (book[call.arg(i)] for i in range(3))
+    equate(k[1], v[1])
+    equate(q[1], k[1] + fresh(size(q[1]) // size(k[1])))
+    equate(q[3], k[3])
+    equate(k[2], v[2])
+    for value in (*call.args[3:], *call.kwargs.values()):
+        if isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] != 1:
+            equate(q[1], book[value][1])
+    book.heads.append(q[1])
+    book[call.first] = [*q[:3], v[3]]
+
+
+@rule("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "sort", "topk", "flip", "roll", "logcumsumexp")
+def along(book: Book, call: Call) -> None:
+    """The values along one dimension depend on one another, or on their order: it stays as it is."""
+    labels = list(book[call.arg(0)])
+    chosen = call.arg(2) if call.name in {"topk", "roll"} else call.arg(1)
+    for dim in chosen if isinstance(chosen, list | tuple) else [chosen]:
+        i = at(dim, len(labels)) if isinstance(dim, int) else 0
+        freeze(labels[i], f"{call.name.strip('_')} runs along it")
+        if labels:
+            labels[i] = fresh(call.first.shape[i], f"{call.name.strip('_')} runs along it")
+    for out in call.out if isinstance(call.out, tuple | list) else [call.out]:
+        book[out] = labels
+
+
+@rule("embedding")
+def embedding(book: Book, call: Call) -> None:
+    table, rows = book[call.arg(0)], book[call.arg(1)]
+    freeze(table[0], "its rows are looked up by number")
+    book[call.out] = [*rows, table[1]]
+
+
+@rule("index")
+def index(book: Book, call: Call) -> None:
+    """Advanced indexing: indexed dimensions are picked by number and replaced by those of the indices."""
+    tensor, chosen = call.arg(0), list(call.arg(1))
+    used = [i for i, rows in enumerate(chosen) if rows is not None]
+    if used != list(range(used[0], used[-1] + 1)) or any(chosen[i].dtype.itemsize == 1 for i in used):
+        raise Mismatch("indexing that is not by consecutive integer indices")
+    labels = book[tensor]
+    for i in used:
+        freeze(labels[i], "it is looked up by number")
+    middle: list[Label] = [fresh(n) for n in call.out.shape[used[0] : call.out.dim() - len(labels) + used[-1] + 1]]
+    for i in used:
+        offset = len(middle) - chosen[i].dim()
+        for j, label in enumerate(book[chosen[i]]):
+            if size(label) == size(middle[offset + j]):
+                equate(middle[offset + j], label)
+    book[call.out] = [*labels[: used[0]], *middle, *labels[used[-1] + 1 :]]
+
+
+@rule("index_select")
+def index_select(book: Book, call: Call) -> None:
+    labels = list(book[call.arg(0)])
+    dim = at(call.arg(1), len(labels))
+    freeze(labels[dim], "it is looked up by number")
+    labels[dim] = book[call.arg(2)][0]
+    book[call.out] = labels
+
+
+@rule("gather")
+def gather(book: Book, call: Call) -> None:
+    labels, rows = book[call.arg(0)], book[call.arg(2)]
+    dim = at(call.arg(1), len(labels))
+    freeze(labels[dim], "it is looked up by number")
+    for i, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        if i != dim and size(label) == size(row):
+            equate(label, row)
+        elif i != dim:
+            freeze(label, "only some of it is gathered")
+    book[call.out] = rows
+
+
+@rule("constant_pad_nd")
+def pad(book: Book, call: Call) -> None:
+    tensor = call.arg(0)
+    labels = list(book[tensor])
+    for i, n in enumerate(call.out.shape):
+        if tensor.shape[i] != n:
+            freeze(labels[i], "it is padded")
+            labels[i] = fresh(n, "it is padded")
+    book[call.out] = labels
+
+
+@rule("max_pool2d_with_indices", "max_pool2d", "avg_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+      "adaptive_max_pool2d", "avg_pool1d", "adaptive_avg_pool1d", "max_pool1d", "max_pool3d_with_indices",
+      "avg_pool3d", "upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "upsample_nearest1d",
+      "upsample_linear1d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")  # fmt: skip
+def pool(book: Book, call: Call) -> None:
+    """Pooling and resampling touch the trailing dimensions only; batch and channels pass."""
+    labels = book[call.arg(0)]
+    kept = 1 if "1d" in call.name else 3 if "3d" in call.name else 2
+    for out in call.out if isinstance(call.out, tuple | list) else [call.out]:
+        trailing = [fresh(n, "a place in an image or a signal") for n in out.shape[out.dim() - kept :]]
+        book[out] = [*labels[: out.dim() - kept], *trailing]

@@ -1,0 +1,243 @@
+"""One forward pass, watched: which dimensions of which parameters are one and the same width.
+
+The pass runs under a `TorchDispatchMode`; each aten operator goes through its rule (`rules.RULES`). Beside the labels
+the trace writes down how data flows: products with parameters, additions to a residual stream, module calls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from archsmith.model import rules_layers  # noqa: F401  (fills the table)
+from archsmith.model.labels import Label, Mismatch, freeze, fresh
+from archsmith.model.rules import Book, Call, find
+from archsmith.model.running import main_outputs
+
+# Operators that give the same elements in another shape, type or place: the same stream of data.
+_SAME_STREAM = frozenset({"view", "_unsafe_view", "_to_copy", "clone", "alias", "detach", "unsqueeze", "squeeze",
+                          "permute", "transpose", "t", "contiguous", "native_dropout"})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Use:
+    """A product with a parameter: `inside` is summed over, `outside` comes out. `number` counts operators."""
+
+    number: int
+    parameter: str
+    inside: Label
+    outside: Label
+    is_convolution: bool
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A branch that rejoins its residual stream; `exit` is the last product of the branch. `label`: the stream's width."""
+
+    exit: Use
+    label: Label
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """What went into a module and came out: the labels of its first tensor in and out, and the product it ends in.
+
+    `rejoined`: additions to residual streams made inside. `items`: 0 where it gave a bare tensor, n where it gave a
+    tuple of that tensor and n - 1 times None, -1 for anything else.
+    """
+
+    module: str
+    entered: tuple[Label, ...]
+    left: tuple[Label, ...]
+    exit: Use | None
+    rejoined: int
+    items: int
+
+
+@dataclass
+class Traced:
+    """All that one pass showed."""
+
+    parameters: dict[str, list[Label]] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
+    heads: list[Label] = field(default_factory=list)
+    means: dict[int, list[tuple[int, Label]]] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    touched: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Flow:
+    """Where a tensor comes from, as sets of stream numbers (bits): `before` all of them, `through` those that
+    passed a product on the way; `exit` the one product it is a rescaled result of; `names` parameters it views."""
+
+    stream: int
+    before: int = 0
+    through: int = 0
+    exit: Use | None = None
+    name: str = ""
+
+
+class Trace(TorchDispatchMode):
+    """Runs operators and keeps the book. Use through `trace`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.book, self.found, self.number = Book(), Traced(), 0
+        self.flows: dict[int, _Flow] = {}
+        self.open_calls: list[int] = []  # of the modules being run: how many additions there were when each began
+        for name, tensor in tensors.items():
+            self.found.parameters[name] = self.book[tensor]
+            self.flows[id(tensor)] = _Flow(stream=-1, name=name)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        call = Call(func, args, kwargs or {}, out, tensors)
+        self.book.means, self.book.contraction = [], None
+        learn = find(func, call.name)
+        try:
+            if learn is None:
+                raise Mismatch("no rule")
+            learn(self.book, call)
+        except (Mismatch, IndexError, TypeError, ValueError, KeyError, AttributeError) as error:
+            if learn is None:
+                self.found.unknown[call.name] += 1
+            self._give_up(call, f"it passes {call.name}: {error}")
+        if self.book.means:
+            self.found.means[self.number] = self.book.means
+        self._flow(call)
+        self.number += 1
+        return out
+
+    def _give_up(self, call: Call, reason: str) -> None:
+        for tensor in call.tensors:
+            self.book.freeze(tensor, reason)
+        for out in tree_leaves(call.out):
+            if isinstance(out, Tensor):
+                self.book[out] = [fresh(n, reason) for n in out.shape]
+
+    def flow(self, tensor: Tensor) -> _Flow:
+        """The flow of a tensor; a new stream if it was not made by a traced operator."""
+        if id(tensor) not in self.flows:
+            self.book[tensor]  # keeps it alive
+            self.flows[id(tensor)] = _Flow(stream=len(self.flows))
+        return self.flows[id(tensor)]
+
+    def _flow(self, call: Call) -> None:
+        sources = [self.flow(tensor) for tensor in call.tensors]
+        self.found.touched.update(flow.name for flow in sources if flow.name)
+        data = [flow for flow in sources if not flow.name]
+        before = through = 0
+        for flow in data:
+            before |= flow.before | 1 << flow.stream
+            through |= flow.through
+        leave = data[0].exit if len({id(flow.exit) for flow in data}) == 1 and data else None
+        use = self._use(call)
+        if use is not None:
+            through, leave = before, use
+        elif len(data) == 2 and call.name in {"add", "add_"}:
+            leave = self._addition(call, data)
+        name = sources[0].name if len(sources) == 1 and call.name in _SAME_STREAM else ""
+        keeps_stream = call.name in _SAME_STREAM and len(data) == 1
+        for out in tree_leaves(call.out):
+            if isinstance(out, Tensor):
+                stream = data[0].stream if keeps_stream else len(self.flows) + 1
+                self.flows[id(out)] = _Flow(stream, before, through, leave, name)
+
+    def _use(self, call: Call) -> Use | None:
+        contraction = self.book.contraction
+        if contraction is None:
+            return None
+        name = self.flow(contraction.weight).name
+        if not name or self.flow(contraction.data).name:
+            return None
+        use = Use(self.number, name, contraction.inside, contraction.outside, call.name.endswith("convolution"))
+        self.found.uses.append(use)
+        return use
+
+    def _addition(self, call: Call, data: list[_Flow]) -> Use | None:
+        """Is this sum a stream plus what a product made of that same stream?"""
+        for stream, branch in (data, data[::-1]):
+            if branch.through >> stream.stream & 1 and branch.exit is not None:
+                labels = self.book[call.first]
+                width = labels[1] if branch.exit.is_convolution and len(labels) == 4 else labels[-1]
+                self.found.additions.append(Addition(branch.exit, width))
+                return None
+        exits = {id(flow.exit): flow.exit for flow in data if flow.exit is not None}
+        return next(iter(exits.values())) if len(exits) == 1 and any(flow.exit is None for flow in data) else None
+
+
+def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
+    """Run `model(**inputs)` once without gradient and return what it showed. The model must be in eval mode."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    mode = Trace(tensors)
+    for value in tree_leaves(dict(inputs)):
+        if isinstance(value, Tensor):
+            mode.book.freeze(value, "it comes in with the input")
+    handles = [module.register_forward_pre_hook(_entering(mode), with_kwargs=True) for module in model.modules()]
+    handles += [
+        module.register_forward_hook(_leaving(mode, name), with_kwargs=True) for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad(), mode:
+            out = model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tensor in main_outputs(out):
+        for label in mode.book[tensor]:
+            freeze(label, "it is the model's output")
+    mode.found.heads = mode.book.heads
+    return mode.found
+
+
+def first_tensor(*values: Any) -> Tensor | None:
+    """The first floating tensor among nested values: what a module mainly takes or gives."""
+    return next((x for x in tree_leaves(values) if isinstance(x, Tensor) and x.is_floating_point()), None)
+
+
+def _entering(mode: Trace) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        mode.open_calls.append(len(mode.found.additions))
+
+    return hook
+
+
+def _leaving(mode: Trace, name: str) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        entered, left = first_tensor(args, kwargs), first_tensor(out)
+        before = mode.open_calls.pop()
+        if entered is None or left is None:
+            return
+        mode.found.calls.append(
+            ModuleCall(
+                module=name,
+                entered=tuple(mode.book[entered]),
+                left=tuple(mode.book[left]),
+                exit=mode.flow(left).exit,
+                rejoined=len(mode.found.additions) - before,
+                items=_items(out),
+            )
+        )
+
+    return hook
+
+
+def _items(out: Any) -> int:
+    if isinstance(out, Tensor):
+        return 0
+    if isinstance(out, tuple) and isinstance(out[0], Tensor) and all(other is None for other in out[1:]):
+        return len(out)
+    return -1
