@@ -1,0 +1,245 @@
+"""What a cut transformers model has that its class and config do not say: the record that `rebuild` reads.
+
+The uncut model is built from the config on the meta device (no memory, no weights), compared with the cut one and
+brought nearer to it step by step with the same `rebuild` that will run on the user's machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from archsmith.errors import ArchsmithError
+from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, rebuild
+
+Record = dict[str, Any]
+LISTS = (nn.ModuleList, nn.Sequential)
+LAYER_COUNTS = {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers"} | {
+    "encoder_layers",
+    "decoder_layers",
+    "depth",
+}
+
+
+def base_class(model: nn.Module) -> type[nn.Module] | None:
+    """The class of transformers itself that `model` is or derives from, None where there is none."""
+    for kind in type(model).__mro__:
+        if kind.__module__.startswith("transformers.models."):
+            return kind
+    return None
+
+
+def build_uncut(base: type[nn.Module], config: Any) -> nn.Module:
+    """The class as the config says, on the meta device: shapes without memory. Not for running."""
+    with torch.device("meta"):
+        return base(deepcopy(config)).eval()
+
+
+def difference(base: type[nn.Module], config: Any, small: nn.Module) -> Record:
+    """The record that turns `base(config)` into `small`; empty where the config says everything.
+
+    Raises `ArchsmithError` where `small` holds a module that is neither the original's nor a stub.
+    """
+    full = build_uncut(base, config)
+    record: Record = {"kept": _kept(full, small)}
+    record["stubs"] = _stubs(full, small)
+    record["shapes"] = _shapes(full, small)
+    record["attributes"] = _attributes(full, small)
+    return {key: value for key, value in record.items() if value}
+
+
+def _kept(full: nn.Module, small: nn.Module) -> dict[str, list[int]]:
+    """Lists that have lost entries -> the indices that stay. `full` is brought to the same lengths."""
+    kept = {}
+    for path, module in small.named_modules():
+        if not isinstance(module, LISTS) or not _has(full, path):
+            continue
+        other = full.get_submodule(path)
+        if isinstance(other, LISTS) and len(other) > len(module):
+            kept[path] = aligned([describe(entry) for entry in other], [describe(entry) for entry in module])
+            rebuild(full, {"kept": {path: kept[path]}})
+    return kept
+
+
+def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
+    """Paths where the cut model has a stub or nothing. `full` gets the same."""
+    stubs: dict[str, str | None] = {}
+    for path, module in list(full.named_modules()):
+        if path == "" or any(path.startswith(f"{gone}.") for gone in stubs):
+            continue
+        new = small.get_submodule(path) if _has(small, path) else None
+        if type(new) is type(module):
+            continue  # the root may be a subclass that only rebuilds, hence it is not compared
+        if new is not None and type(new).__name__ not in STUBS:
+            law = "a cut model may hold the original's modules and stubs only"
+            raise ArchsmithError(f"{law}; found {type(new).__name__} at {path}, where {type(module).__name__} was")
+        stubs[path] = None if new is None else type(new).__name__
+    rebuild(full, {"stubs": stubs})
+    return stubs
+
+
+def _shapes(full: nn.Module, small: nn.Module) -> dict[str, list[int] | None]:
+    """Parameters whose shape differs, that are new (a bias that repair added), or that are gone (None)."""
+    shapes: dict[str, list[int] | None] = {}
+    for path, module in small.named_modules():
+        if not _has(full, path):
+            raise ArchsmithError(f"a cut model may hold the original's modules and stubs only; {path} is new")
+        other = full.get_submodule(path)
+        for leaf in dict.fromkeys([*module._parameters, *other._parameters]):
+            new, old = module._parameters.get(leaf), other._parameters.get(leaf)
+            new_shape = None if new is None else list(new.shape)
+            if new_shape != (None if old is None else list(old.shape)):
+                shapes[f"{path}.{leaf}" if path else leaf] = new_shape
+    return shapes
+
+
+def _attributes(full: nn.Module, small: nn.Module) -> list[list[Any]]:
+    """[path, name, value] of plain attributes that differ."""
+    changed = []
+    for path, module in small.named_modules():
+        old = plain_attributes(full.get_submodule(path))
+        for name, value in plain_attributes(module).items():
+            if name not in old or old[name] != value or type(old[name]) is not type(value):
+                changed.append([path, name, to_json(value)])
+    return changed
+
+
+def plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """The attributes of one module that JSON can hold, without its mode, its place in the cache and private names."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in ("training", *POSITION_NAMES) and _is_plain(value)
+    }
+
+
+def describe(module: nn.Module) -> frozenset[tuple[str, str, str]]:
+    """Everything comparable about a module tree as a set: types, plain attributes, parameter shapes."""
+    facts = set()
+    for path, part in module.named_modules():
+        facts.add((path, "type", type(part).__name__))
+        facts |= {(path, name, repr(getattr(part, name))) for name in POSITION_NAMES if hasattr(part, name)}
+        facts |= {(path, name, repr(value)) for name, value in plain_attributes(part).items()}
+        facts |= {(path, name, str(list(p.shape))) for name, p in part.named_parameters(recurse=False)}
+    return frozenset(facts)
+
+
+def aligned(full: Sequence[frozenset[Any]], small: Sequence[frozenset[Any]]) -> list[int]:
+    """Which entries of `full`, in order, the entries of `small` come from: the match with fewest facts different.
+
+    >>> aligned([frozenset("ax"), frozenset("bx"), frozenset("cx")], [frozenset("ay"), frozenset("cx")])
+    [0, 2]
+    """
+    # best[j]: cheapest (cost, choice) for the entries of `small` so far when they use only the first j of `full`
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())] * (len(full) + 1)
+    for place, facts in enumerate(small):
+        new: list[tuple[int, tuple[int, ...]]] = [(10**9, ())]
+        for j, candidate in enumerate(full):
+            taken = (best[j][0] + len(facts ^ candidate), (*best[j][1], j)) if j >= place else new[-1]
+            new.append(min(new[-1], taken))
+        best = new
+    return list(best[-1][1])
+
+
+def fitted(base: type[nn.Module], config: Any, small: nn.Module) -> tuple[Any, Any]:
+    """Two copies of `config` that say more of the cut model: all that fits, and the number of layers only.
+
+    An integer of the config is changed to a value seen in `small` when the difference shrinks and nothing new differs.
+    """
+    layers = _with_layer_counts(base, deepcopy(config), small)
+    best, left = layers, _facts(difference(base, layers, small))
+    changes = _changed_numbers(base, layers, small)
+    for name, value in sorted(_integers(layers).items()):
+        for new in sorted(changes.get(value, ())):
+            trial = deepcopy(best)
+            setattr(trial, name, new)
+            facts = _try(base, trial, small)
+            if facts is not None and facts < left:
+                best, left = trial, facts
+    return best, layers
+
+
+def _with_layer_counts(base: type[nn.Module], config: Any, small: nn.Module) -> Any:
+    """The config with fewer layers where a count in it fits a shortened list, and its lists of that length too."""
+    full = build_uncut(base, config)
+    for path, indices in _kept(build_uncut(base, config), small).items():
+        length = len(full.get_submodule(path))  # type: ignore[arg-type]
+        for name in [name for name, value in _integers(config).items() if name in LAYER_COUNTS and value == length]:
+            trial = deepcopy(config)
+            for key, value in vars(config).items():  # first the lists: a config may check their length
+                if isinstance(value, list) and len(value) == length:
+                    setattr(trial, key, [value[index] for index in indices])
+            setattr(trial, name, len(indices))
+            facts = _try(base, trial, small)
+            if facts is not None and ("kept", path) not in {fact[:2] for fact in facts}:
+                config = trial
+                break
+    return config
+
+
+def _integers(config: Any) -> Mapping[str, int]:
+    """The whole numbers of a config under the names that the config itself uses, without token ids."""
+    values = config.to_dict()
+    return {
+        name: value
+        for name, value in values.items()
+        if type(value) is int and value > 1 and not name.endswith("_id") and hasattr(config, name)
+    }
+
+
+def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> dict[int, set[int]]:
+    """Each whole number of the uncut model -> the numbers that stand in its places in the cut model."""
+    record = difference(base, config, small)
+    full = build_uncut(base, config)
+    rebuild(full, {key: record.get(key, {}) for key in ("kept", "stubs")})
+    old_shapes = {name: tensor.shape for name, tensor in full.named_parameters(remove_duplicate=False)}
+    pairs: list[tuple[Any, Any]] = [
+        pair
+        for name, shape in record.get("shapes", {}).items()
+        if shape is not None and name in old_shapes
+        for pair in zip(old_shapes[name], shape, strict=False)
+    ]
+    pairs += [(getattr(full.get_submodule(path), name, None), new) for path, name, new in record.get("attributes", [])]
+    changes: dict[int, set[int]] = {}
+    for old, new in pairs:
+        if type(old) is int and type(new) is int and old != new:
+            changes.setdefault(old, set()).add(new)
+    return changes
+
+
+def _try(base: type[nn.Module], config: Any, small: nn.Module) -> set[tuple[str, ...]] | None:
+    """The facts of the difference, or None where the class refuses such a config."""
+    try:
+        return _facts(difference(base, config, small))
+    except Exception:  # any class may refuse any value in any way; a refusal is an answer
+        return None
+
+
+def _facts(record: Record) -> set[tuple[str, ...]]:
+    """A record as the set of what differs, without the values."""
+    facts = {(key, name) for key in ("kept", "stubs", "shapes") for name in record.get(key, {})}
+    return facts | {("attributes", path, name) for path, name, _ in record.get("attributes", [])}
+
+
+def to_json(value: Any) -> Any:
+    """A plain value as JSON: a tuple becomes {"tuple": [...]}, read back by `from_json`."""
+    if isinstance(value, tuple):
+        return {"tuple": [to_json(item) for item in value]}
+    return [to_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(model.get_submodule(path), nn.Module)
+    except AttributeError:
+        return False

@@ -1,0 +1,175 @@
+"""A model out of a transformers folder: its class, every weight from its files, its tokenizer, inputs it accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from archsmith.errors import BadInput
+from archsmith.model.modeling_archsmith import Smaller
+
+FORMS = "a model is a directory, a hub id, or package.module:factory"
+AUTO_CLASS = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "sentence-embedding": "AutoModel",
+}
+
+
+def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool, task: str | None) -> nn.Module:
+    """The model of a folder, every weight read from its files."""
+    safe = _check_weights(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=allow_code)
+    except Exception as error:  # transformers raises whatever its config classes raise
+        raise _unknown(folder, config_values, error) from None
+    kind = _model_class(folder, config, config_values, task)
+    code = {"trust_remote_code": allow_code} if kind.__name__.startswith("Auto") else {}
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=safe,
+            weights_only=True,
+            output_loading_info=True,
+            local_files_only=True,
+            **code,
+        )
+    except SafetensorError as error:
+        raise BadInput("the weights are a whole safetensors file", str(error), str(folder)) from None
+    except Exception as error:  # a wrong config or file surfaces as any exception of the class
+        raise _unknown(folder, config_values, error) from None
+    _refuse_untrained(model, report, folder)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _check_weights(folder: Path) -> bool:
+    """True for whole safetensors files, False for a pickle that holds tensors only; anything else is refused."""
+    safe = sorted(folder.glob("*.safetensors"))
+    for path in safe:
+        try:
+            with safe_open(path, framework="pt") as file:
+                list(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise BadInput("the weights are a whole safetensors file", str(error), str(path)) from None
+    if safe:
+        return True
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if not pickles:
+        raise BadInput("a model directory has its weights in *.safetensors", "none", str(folder), FORMS)
+    for path in pickles:
+        try:
+            torch.load(path, map_location="meta", weights_only=True)
+        except Exception as error:  # an unpickler fails in any way on a hostile file
+            law = "a pickle file may hold tensors only"
+            reason = f"{type(error).__name__}: {str(error).split('. ')[0][:120]}"
+            raise BadInput(law, reason, str(path), "save the model as safetensors where you trust it") from None
+    return False
+
+
+def _model_class(folder: Path, config: Any, values: Mapping[str, Any], task: str | None) -> Any:
+    """What to call `from_pretrained` on: the class config.json names, with a head for the task."""
+    names = values.get("architectures") or []
+    own = "archsmith" in values
+    if "auto_map" in values and not own:
+        auto = AUTO_CLASS.get(task or "", "") or next((n for n in values["auto_map"] if n.startswith("AutoModel")), "")
+        return getattr(transformers, auto or "AutoModel")
+    head = getattr(transformers, AUTO_CLASS.get(task or "", "AutoModel"))
+    if own or (task is None and names):
+        found = getattr(transformers, names[0], None) if names and re.fullmatch(r"\w+", str(names[0])) else None
+        if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+            raise _unknown(folder, values)
+        # Our own results are rebuilt by the code of this package; the copy that lies in the folder is never run.
+        return type(found.__name__, (Smaller, found), {"__module__": __name__}) if own else found
+    if type(config) not in head._model_mapping:
+        raise _unknown(folder, values)
+    return head
+
+
+def _unknown(folder: Path, config: Mapping[str, Any], error: Exception | None = None) -> BadInput:
+    named = f"{config.get('model_type')!r} {config.get('architectures')}"
+    reason = f" ({type(error).__name__}: {str(error).strip().splitlines()[0][:160]})" if error and str(error) else ""
+    law = f"the model is one that transformers {transformers.__version__} can load"
+    return BadInput(law, named + reason, str(folder), "bring it as package.module:factory with --allow-code")
+
+
+def _refuse_untrained(model: nn.Module, report: Mapping[str, Any], folder: Path) -> None:
+    """A part that is not in the file would be random; only a pooler that nobody reads may be."""
+    missing = sorted(name for name in report["missing_keys"] if not re.search(r"(^|\.)pooler\.", name))
+    if missing or (report["missing_keys"] and "SequenceClassification" in type(model).__name__):
+        named = ", ".join((missing or sorted(report["missing_keys"]))[:3])
+        remedy = "choose a task that this model was trained for, or train it first"
+        raise BadInput(
+            f"every weight of {type(model).__name__} is in its file", f"none for {named}", str(folder), remedy
+        )
+    wrong = list(report.get("mismatched_keys") or [])
+    if wrong:
+        raise BadInput("weights have the shapes of config.json", str(wrong[0]), str(folder))
+
+
+def pretrained_tokenizer(folder: Path, allow_code: bool) -> Any | None:
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+    if not any((folder / name).is_file() for name in names):
+        return None
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_code, local_files_only=True)
+    except Exception as error:  # tokenizers raises a bare Exception for a corrupt file
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}" if str(error) else "an error"
+        raise BadInput("the tokenizer files load", reason, str(folder)) from None
+
+
+def example_inputs(model: nn.Module, tokenizer: Any | None) -> dict[str, Tensor] | None:
+    """Inputs that the model accepts, batch 2, the same each time; None for a kind of input that is not known."""
+    config: Any = model.config
+    if model.main_input_name == "pixel_values":
+        side = getattr(config, "image_size", 224)
+        height, width = side if isinstance(side, list | tuple) else (side, side)
+        shape = (2, getattr(config, "num_channels", 3), height, width)
+        return {"pixel_values": torch.rand(shape, generator=torch.Generator().manual_seed(0))}
+    if model.main_input_name != "input_ids":
+        return None
+    if tokenizer is not None:
+        text = "archsmith finds the architecture that a trained model should have had."
+        inputs = dict(tokenizer([text, text], return_tensors="pt"))
+    else:
+        ids = torch.arange(24).reshape(2, 12) * 7 % (config.vocab_size - 3) + 3
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :6]
+    return inputs
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; `BadInput` where it is anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput("the file holds JSON", str(error), str(path)) from None
+    if not isinstance(value, dict):
+        raise BadInput("the file holds a JSON object", type(value).__name__, str(path))
+    return value
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without progress bars and warnings, as it was before afterwards."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

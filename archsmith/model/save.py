@@ -1,0 +1,253 @@
+"""A cut model on disk, in a form that loads anywhere.
+
+A transformers model becomes model.safetensors, config.json, its tokenizer's files, architecture.json and, where the
+config alone cannot say what was cut, one modeling_archsmith.py for `trust_remote_code=True`. Any other module becomes
+model.safetensors and a `torch.export` program, model.pt2. Nothing written holds a pickle of ours; what was written is
+loaded back and compared before `save` returns.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from archsmith.errors import ArchsmithError, BadInput
+from archsmith.model import modeling_archsmith, stubs
+from archsmith.model.difference import base_class, difference, fitted
+from archsmith.model.load import Loaded
+from archsmith.model.modeling_archsmith import Smaller
+from archsmith.model.pretrained import quiet
+from archsmith.model.sentence import write_pooling
+
+CODE_FILE = "modeling_archsmith.py"
+TOLERANCE = 1e-5  # of the output's scale: kernels may round differently for another memory layout
+
+
+def save(
+    model: nn.Module,
+    loaded: Loaded,
+    folder: Path | str,
+    architecture: Mapping[str, Any] | None = None,
+    example: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `model`, a cut copy of `loaded.model`, with all that belongs to it into `folder` (made if absent).
+
+    `architecture`: readable JSON, kept as architecture.json. `example`: keyword inputs for the comparison, by default
+    `loaded.example`. Raises `BadInput` where the folder is the model's own or cannot be written, and `ArchsmithError`
+    where what was written does not compute what `model` computes.
+    """
+    folder = Path(folder)
+    if folder.resolve() in {path.parent.resolve() for path in loaded.files.values()} | {Path(loaded.source).resolve()}:
+        raise BadInput("a result is never written over the original model", "", str(folder), "name another folder")
+    example = loaded.example if example is None else example
+    was_training = model.training
+    model.eval()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(architecture or {}, indent=2, sort_keys=True)
+        (folder / "architecture.json").write_text(text + "\n", encoding="utf-8")
+        if base_class(model) is None:
+            _save_module(model, folder, example)
+        else:
+            _save_transformers(model, loaded, folder, example)
+    except OSError as error:
+        raise BadInput("the result can be written", str(error), str(folder)) from None
+    finally:
+        model.train(was_training)
+
+
+def load_saved(folder: Path | str) -> nn.Module:
+    """A transformers model that `save` wrote, rebuilt by the code of this package; code in the folder is not run."""
+    folder = Path(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    base = getattr(transformers, config.architectures[0])
+    kind = type(base.__name__, (Smaller, base), {"__module__": __name__})
+    with quiet():
+        model = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)  # type: ignore[attr-defined]
+    assert isinstance(model, nn.Module)
+    return model.eval()
+
+
+def load_exported(path: Path | str, *, allow_code: bool = False) -> nn.Module:
+    """The module of a model.pt2 that `save` wrote; call it with the keyword inputs it was exported with.
+
+    A .pt2 file is a program, and torch's reader evaluates expressions in it and may unpickle parts of it: hence
+    `allow_code`, to be given for files you trust. Raises `BadInput` without it and for a file that is no program.
+    """
+    if not allow_code:
+        raise BadInput("an exported program is code and runs only when allowed", str(path), "", "give allow_code")
+    try:
+        return torch.export.load(path).module()
+    except Exception as error:  # torch raises whatever the broken part of the archive runs into
+        raise BadInput("the file is a torch.export program", f"{type(error).__name__}: {error}", str(path)) from None
+
+
+def _save_transformers(model: nn.Module, loaded: Loaded, folder: Path, example: Mapping[str, Tensor] | None) -> None:
+    """Try the config that says most first; the first one that loads back to the same outputs stays."""
+    base = base_class(model)
+    assert base is not None
+    _copy_companions(model, loaded, folder)
+    original: Any = _plain_config(model)
+    problems = []
+    for config in (*fitted(base, original, model), original):
+        record = difference(base, config, model)
+        buffers: dict[str, Any] = {}
+        for _ in range(2):  # the second time with the buffers that the constructor could not make
+            _write(model, base, config, record | ({"buffers": buffers} if buffers else {}), folder)
+            back = load_saved(folder)
+            buffers = _wrong_buffers(model, back)
+            if not buffers:
+                break
+        problem = _disagreement(model, back, example)
+        if problem is None:
+            return
+        problems.append(problem)
+    raise ArchsmithError(f"a saved model computes what the cut model computes; {problems[-1]} at {folder}")
+
+
+def _plain_config(model: nn.Module) -> Any:
+    """The model's config without what an earlier save wrote into it."""
+    config: Any = model.config
+    values = {key: value for key, value in config.to_dict().items() if key not in ("archsmith", "auto_map")}
+    return type(config).from_dict(values)
+
+
+def _write(model: nn.Module, base: type[nn.Module], config: Any, record: Mapping[str, Any], folder: Path) -> None:
+    """Weights, config.json, and the modeling file where there is something to rebuild."""
+    save_file(_state(model, record.get("buffers", {})), folder / "model.safetensors", metadata={"format": "pt"})
+    values = config.to_dict() | {"architectures": [base.__name__], "transformers_version": transformers.__version__}
+    values |= {"dtype": "float32"}
+    values.pop("_name_or_path", None)
+    (folder / CODE_FILE).unlink(missing_ok=True)
+    if record:
+        autos = auto_classes(base, config)
+        module = CODE_FILE.removesuffix(".py")
+        values |= {"archsmith": dict(record), "auto_map": dict.fromkeys(autos, f"{module}.{base.__name__}")}
+        (folder / CODE_FILE).write_text(shipped_code(base.__name__, autos[:1]), encoding="utf-8")
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def _state(model: nn.Module, extra_buffers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every tensor once: of tied ones the first name, since loading ties them again."""
+    named = dict(model.state_dict(keep_vars=True))
+    named |= {name: buffer for name, buffer in model.named_buffers() if name in extra_buffers}
+    tied = list(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or [])
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in named.items():
+        is_tie = any(name == key or re.search(key, name) for key in tied)
+        if not (id(tensor) in seen and is_tie):
+            state[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        seen.add(id(tensor))
+    return state
+
+
+def auto_classes(base: type[nn.Module], config: Any) -> list[str]:
+    """The names of the Auto classes that a class belongs to, the most telling first.
+
+    >>> auto_classes(transformers.BertForSequenceClassification, transformers.BertConfig())
+    ['AutoModelForSequenceClassification']
+    """
+    found = []
+    for name in dir(transformers):
+        auto = getattr(transformers, name) if re.fullmatch(r"AutoModel(For\w+)?", name) else None
+        mapping = getattr(auto, "_model_mapping", None)
+        names = mapping._model_mapping.get(config.model_type, ()) if mapping is not None else ()
+        if base.__name__ in ((names,) if isinstance(names, str) else names):
+            found.append(name)
+    return sorted(found, key=lambda name: (name == "AutoModelForPreTraining", name)) or ["AutoModel"]
+
+
+def shipped_code(class_name: str, auto: list[str]) -> str:
+    """The modeling file for one class: the rebuilding code of this package, its stubs, and the class itself."""
+    stub_code = inspect.getsource(stubs).split("\nclass ", 1)[1]
+    code = inspect.getsource(modeling_archsmith)
+    line = "from archsmith.model.stubs import Bias, Skip\n"
+    assert line in code
+    code = code.replace(line, f"import transformers\n\n\nclass {stub_code.rstrip()}\n\n")
+    register = "".join(f'\n\n{class_name}.register_for_auto_class("{name}")' for name in auto)
+    return f"{code}\n\nclass {class_name}(Smaller, transformers.{class_name}):\n    pass{register}\n"
+
+
+def _copy_companions(model: nn.Module, loaded: Loaded, folder: Path) -> None:
+    """Tokenizer and processor files as they are; for a sentence-embedding model the files that say how to pool."""
+    for name, path in loaded.files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    if not loaded.files and loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
+    generation: Any = getattr(model, "generation_config", None)
+    if generation is not None:
+        generation.save_pretrained(folder)
+    if loaded.pooling is not None:
+        write_pooling(model, loaded.pooling, folder)
+
+
+def _wrong_buffers(model: nn.Module, back: nn.Module) -> dict[str, Any]:
+    """Buffers that did not come back as they were -> what the record says of them."""
+    returned = dict(back.named_buffers())
+    return {
+        name: [list(buffer.shape), str(buffer.dtype).removeprefix("torch.")]
+        for name, buffer in model.named_buffers()
+        if name not in returned or not _same(buffer, returned[name])
+    }
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _disagreement(model: nn.Module, back: nn.Module, example: Mapping[str, Tensor] | None) -> str | None:
+    """Why the two models are not the same, or None."""
+    returned = dict(back.named_parameters(remove_duplicate=False))
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        if name not in returned or not _same(tensor, returned[name]):
+            return f"parameter {name} came back different"
+    if len(returned) != len(dict(model.named_parameters(remove_duplicate=False))):
+        return "there are more parameters than before"
+    if example is None:
+        return None
+    with torch.no_grad():
+        pairs = list(zip(leaves(model(**example)), leaves(back(**example)), strict=True))
+    for one, other in pairs:
+        if one.shape != other.shape or (one - other).abs().max() > TOLERANCE * one.abs().max().clamp(min=1e-12):
+            return "the outputs on the example differ"
+    return None
+
+
+def leaves(output: Any) -> list[Tensor]:
+    """The floating-point tensors of a module's output, however it is nested; caches are left out."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        return [leaf for value in output.values() for leaf in leaves(value)]
+    return [leaf for value in output for leaf in leaves(value)] if isinstance(output, list | tuple) else []
+
+
+def _save_module(model: nn.Module, folder: Path, example: Mapping[str, Tensor] | None) -> None:
+    """Weights and the exported program, whose inputs may vary in the first dimension where the module allows it."""
+    save_file(_state(model, {}), folder / "model.safetensors", metadata={"format": "pt"})
+    if not example:
+        raise BadInput("a module is exported with example inputs", "none", type(model).__name__, "give `example`")
+    dynamic = {name: {0: torch.export.Dim.AUTO} if tensor.dim() else {} for name, tensor in example.items()}
+    program = torch.export.export(model, (), dict(example), dynamic_shapes=dynamic)
+    torch.export.save(program, folder / "model.pt2")
+    back = load_exported(folder / "model.pt2", allow_code=True)
+    state = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        pairs = list(zip(leaves(model(**example)), leaves(back(**example)), strict=True))
+    same = all(torch.allclose(one, other, rtol=0, atol=TOLERANCE * float(one.abs().max())) for one, other in pairs)
+    if not same or any(name not in model.state_dict() for name in state):
+        raise ArchsmithError(f"a saved model computes what the cut model computes; the export differs at {folder}")
