@@ -1,0 +1,111 @@
+"""Which blocks an architecture keeps, and how wide: what a latency model is asked with.
+
+Blocks built alike form a group. Alike are axes and layers whose names differ in list indices only:
+`encoder.layer.0.ffn` and `encoder.layer.5.ffn` are both of group `encoder.layer.*.ffn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archsmith.model.anatomy import Anatomy, Axis
+from archsmith.space import Architecture, Space, Value
+
+HEADS = ("heads", "kv_groups")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Group -> width (units) of each kept block, and the residual width as a share of the original's."""
+
+    widths: Mapping[str, tuple[float, ...]]
+    residual: float
+
+
+def blocks(anatomy: Anatomy, architecture: Mapping[str, Value]) -> Blocks:
+    """The blocks that `architecture` keeps; a name that it does not have is at full width, a branch at False is gone.
+
+    A layer is a block of width 1 in its own group: it holds what norms and skipped branches still cost. The width of
+    the heads is a factor of their number, since every product in an attention block has heads times width columns.
+    """
+    gone = skipped(anatomy, architecture)
+    factors = factors_of(anatomy)
+    inner = {name for names in factors.values() for name in names}
+    widths: dict[str, list[float]] = {}
+    residual = []
+
+    def share(name: str) -> float:
+        return float(architecture.get(name, anatomy.axes[name].size)) / anatomy.axes[name].size
+
+    for name, axis in anatomy.axes.items():
+        if axis.kind == "residual":
+            residual.append(share(name))
+        elif name not in gone and name not in inner:
+            shares = [share(factor) for factor in factors.get(name, ())] or [1.0]
+            width = share(name) * axis.size * sum(shares) / len(shares)
+            widths.setdefault(group_of(anatomy, axis), []).append(width)
+    for name, branch in anatomy.branches.items():
+        if (branch.kind == "layer" or not branch.axes) and name not in gone:
+            widths.setdefault(pattern(name), []).append(1.0)
+    mean = sum(residual) / len(residual) if residual else 1.0
+    return Blocks({group: tuple(row) for group, row in widths.items()}, mean)
+
+
+def factors_of(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
+    """Heads axis -> the axes of the width of its heads (query and key, value)."""
+    factors: dict[str, tuple[str, ...]] = {}
+    for branch in anatomy.branches.values():
+        if branch.kind == "attention":
+            heads = [name for name in branch.axes if name in anatomy.axes and anatomy.axes[name].kind in HEADS]
+            inner = tuple(name for name in branch.axes if name in anatomy.axes and anatomy.axes[name].kind == "width")
+            factors.update({name: inner for name in heads if inner})
+    return factors
+
+
+def skipped(anatomy: Anatomy, architecture: Mapping[str, Value]) -> frozenset[str]:
+    """Names of all axes and branches that are gone with the branches that the architecture skips."""
+    gone: set[str] = set()
+    for name, branch in anatomy.branches.items():
+        if architecture.get(name, True):
+            continue
+        gone.update((name, *branch.axes))
+        if branch.kind == "layer":
+            layer = branch.layer or branch.name
+            gone.update(other for other, axis in anatomy.axes.items() if axis.layer == layer)
+            gone.update(other for other, inner in anatomy.branches.items() if inner.layer == layer)
+    return frozenset(gone)
+
+
+def group_of(anatomy: Anatomy, axis: Axis) -> str:
+    """The group of an axis; where one pattern holds several sizes (the stages of a network) the size is part of it."""
+    name = pattern(axis.name)
+    sizes = {other.size for other in anatomy.axes.values() if pattern(other.name) == name}
+    return f"{name}[{axis.size}]" if len(sizes) > 1 else name
+
+
+def pattern(name: str) -> str:
+    """A name without its list indices.
+
+    >>> pattern("encoder.layer.11.ffn")
+    'encoder.layer.*.ffn'
+    """
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def fastest(space: Space) -> Architecture:
+    """The floor of a space: every branch skipped that may be, every width at its smallest, constraints aside.
+
+    Latency never falls in a width, so no architecture of the space is faster.
+    """
+    values: dict[str, Value] = {}
+    pending = dict(space.choices)
+    while pending:
+        for name, choice in list(pending.items()):
+            parent = choice.when.name if choice.when else None
+            if parent in pending:
+                continue
+            del pending[name]
+            if choice.when is None or (parent in values and choice.when.holds(values[choice.when.name])):
+                values[name] = min(choice.values, key=float)
+    return Architecture(values)

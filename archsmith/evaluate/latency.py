@@ -1,0 +1,249 @@
+"""Fill a latency model: choose few networks of a space, build and export them, time them together, fit.
+
+A build and export takes seconds, so probes are what to save. Five decide most (Tang-like transformers to 1 %): the
+full network, one layer alone, all layers with few heads, with thin feed-forward, with both; the rest are small.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from archsmith.compress.quantise import quantise
+from archsmith.cost import (
+    Artifact,
+    LatencyModel,
+    Precision,
+    Probe,
+    Runtime,
+    Session,
+    arrays,
+    fit_latency,
+    ratio,
+    sample_times,
+    weight_bytes,
+)
+from archsmith.evaluate.blocks import blocks, factors_of, group_of, pattern, skipped
+from archsmith.model.anatomy import Anatomy
+from archsmith.space import Space, Value
+
+Build = Callable[[Mapping[str, Value]], nn.Module]
+Values = Mapping[str, Value]
+Variant = tuple[Runtime, Precision]
+TOGETHER_BYTES = 2**30  # weights of networks that are open at the same time
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How networks are served while they are timed.
+
+    `example`: wrapped keyword inputs of the batch and length in question; `dynamic`: their open dimensions by name;
+    `folder`: scratch space, left empty; `fixed`: compile for the example's shape. A timing ends after `repeats`
+    rounds or `seconds`; at most `probes` networks are built to fill a latency model.
+    """
+
+    example: Mapping[str, Tensor]
+    dynamic: Mapping[str, Mapping[int, str]]
+    folder: Path
+    threads: int = 1
+    fixed: bool = False
+    repeats: int = 40
+    seconds: float = 20.0
+    probes: int = 20
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(batch, length) of the example; 1 where it has no such dimension."""
+        sizes = {"batch": 1, "length": 1}
+        for name, dims in self.dynamic.items():
+            sizes.update({label: self.example[name].shape[dim] for dim, label in dims.items()})
+        return sizes["batch"], sizes["length"]
+
+
+def fill_latency(
+    build: Build, anatomy: Anatomy, space: Space, bench: Bench, variants: Sequence[Variant], rng: np.random.Generator
+) -> dict[tuple[str, Precision], LatencyModel]:
+    """One latency model for each (runtime, precision), from the same few networks.
+
+    `build` makes the wrapped network of an architecture (its weights do not matter). Raises `BadInput` where a
+    network cannot be exported.
+    """
+    probes_wanted = probe_architectures(anatomy, space, bench.probes)
+    timed = time_architectures(build, anatomy, probes_wanted, bench, variants, rng)
+    batch, length = bench.shape
+    models = {}
+    for (runtime, precision), probes in timed.items():
+        setting = {"runtime": runtime, "precision": precision, "batch": batch, "length": length}
+        models[runtime, precision] = fit_latency(probes, setting | {"threads": bench.threads, "fixed": bench.fixed})
+    return models
+
+
+def predict(model: LatencyModel, anatomy: Anatomy, architecture: Values) -> float:
+    """Milliseconds that an architecture should take."""
+    kept = blocks(anatomy, architecture)
+    return model.predict(kept.widths, kept.residual)
+
+
+def probe_architectures(anatomy: Anatomy, space: Space, most: int = 20) -> list[dict[str, Value]]:
+    """At most `most` networks to time, each as what differs from the full one; what teaches most comes first.
+
+    The full network; all groups of axes at their smallest; each list of layers cut to its first; each group alone at
+    its smallest; the same at a narrow residual width; each kind of branch skipped; each group half-way while the others
+    are at their smallest, which shows where a curve bends.
+    """
+    low = _widths_at(anatomy, space, 0.0)
+    middle = _widths_at(anatomy, space, 0.5)
+    groups, outside, inner, stream = _groups(anatomy, low)
+    thin = {name: low[name] for names in groups for name in names}
+    short = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=True)]
+    alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
+    probes: list[dict[str, Value]] = [{}, thin, *short, *alone]
+    if stream:
+        # A quarter of the way up: at the very smallest width a network is all overhead and teaches nothing.
+        narrow = {name: value for name, value in _widths_at(anatomy, space, 0.25).items() if name in stream}
+        probes += [narrow, thin | narrow, *(probe | narrow for probe in short)]
+    probes += [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
+    if inner:
+        probes.append({name: middle[name] for name in inner})
+    probes += [thin | {name: middle[name] for name in names} for names in groups]
+    if stream:
+        probes += [probe | narrow for probe in alone]
+        probes.append({name: middle[name] for names in (*groups, stream) for name in names})
+    if outside:
+        probes.append({name: low[name] for name in outside})
+    return _settled(anatomy, probes)[:most]
+
+
+def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
+    """Without the widths that are gone with a skipped branch, and each network once."""
+    settled = {}
+    for probe in probes:
+        gone = skipped(anatomy, probe)
+        values = {name: value for name, value in probe.items() if name in anatomy.branches or name not in gone}
+        settled[tuple(sorted(values.items()))] = values
+    return list(settled.values())
+
+
+def _widths_at(anatomy: Anatomy, space: Space, share: float) -> dict[str, Value]:
+    """Each axis of the space at the value nearest to `share` of the way from its smallest to its largest."""
+    chosen: dict[str, Value] = {}
+    for name in anatomy.axes:
+        if name in space.choices:
+            values = sorted(space.choices[name].values, key=float)
+            wanted = float(values[0]) + share * (float(values[-1]) - float(values[0]))
+            chosen[name] = min(values, key=lambda value: abs(float(value) - wanted))
+    return chosen
+
+
+def _groups(anatomy: Anatomy, names: Iterable[str]) -> tuple[list[list[str]], list[str], list[str], list[str]]:
+    """Axes alike within lists of layers; axes outside every list; widths of heads; residual widths."""
+    factors = {name for row in factors_of(anatomy).values() for name in row}
+    groups: dict[str, list[str]] = {}
+    outside, inner, stream = [], [], []
+    for name in names:
+        axis = anatomy.axes[name]
+        if axis.kind == "residual":
+            stream.append(name)
+        elif name in factors:
+            inner.append(name)
+        elif axis.layer is None:
+            outside.append(name)
+        else:
+            groups.setdefault(group_of(anatomy, axis), []).append(name)
+    return list(groups.values()), outside, inner, stream
+
+
+def _branch_groups(anatomy: Anatomy, space: Space, layers: bool) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, branch in anatomy.branches.items():
+        if name in space.choices and (branch.kind == "layer") == layers:
+            groups.setdefault(pattern(name), []).append(name)
+    return list(groups.values())
+
+
+def _all_but_first(names: Sequence[str]) -> dict[str, Value]:
+    return dict.fromkeys(names[1:] if len(names) > 1 else names, False)
+
+
+def time_architectures(
+    build: Build,
+    anatomy: Anatomy,
+    architectures: Sequence[Values],
+    bench: Bench,
+    variants: Sequence[Variant],
+    rng: np.random.Generator,
+) -> dict[tuple[str, Precision], list[Probe]]:
+    """Build, export and time architectures on every variant, interleaved; probes in the order given.
+
+    The first is the reference: it is open beside every batch of others, and all are scaled by their ratio to it, so
+    that a machine that slows half-way does not bend the result.
+    """
+    runtimes = {runtime.name: runtime for runtime, _ in variants}
+    kept = [blocks(anatomy, architecture) for architecture in architectures]
+    probes: dict[tuple[str, Precision], list[Probe]] = {}
+    for name, runtime in runtimes.items():
+        precisions = [precision for other, precision in variants if other.name == name]
+        ms = _time_on(runtime, precisions, build, architectures, bench, rng)
+        for precision, times in ms.items():
+            probes[name, precision] = [
+                Probe(known.widths, time, known.residual) for known, time in zip(kept, times, strict=True)
+            ]
+    return probes
+
+
+def _time_on(
+    runtime: Runtime,
+    precisions: Sequence[Precision],
+    build: Build,
+    architectures: Sequence[Values],
+    bench: Bench,
+    rng: np.random.Generator,
+) -> dict[Precision, list[float]]:
+    """Median milliseconds on one runtime, precision -> one time an architecture."""
+    times: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
+        reference = build(architectures[0])
+        together = int(np.clip(TOGETHER_BYTES // max(1, weight_bytes(reference)), 2, 16))
+        first = runtime.export(reference, bench.example, bench.dynamic, Path(scratch) / "reference")
+        rest = list(architectures[1:])
+        for start in range(0, max(1, len(rest)), together):
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                modules = [build(architecture) for architecture in rest[start : start + together]]
+                files = [first] + [
+                    runtime.export(module, bench.example, bench.dynamic, Path(folder) / str(number))
+                    for number, module in enumerate(modules)
+                ]
+                for precision in precisions:
+                    calls = _calls(runtime, files, precision, bench, Path(folder))
+                    samples = sample_times(calls, bench.repeats, 2, rng, bench.seconds)
+                    if not times[precision]:
+                        times[precision].append(float(np.median(samples["0"])))
+                    times[precision] += [
+                        times[precision][0] * ratio(samples[str(index)], samples["0"]).median
+                        for index in range(1, len(files))
+                    ]
+    return times
+
+
+def _calls(
+    runtime: Runtime, files: Sequence[Artifact], precision: Precision, bench: Bench, folder: Path
+) -> dict[str, Callable[[], object]]:
+    """A timed call for each exported network, in the precision asked for."""
+    inputs = arrays(bench.example)
+
+    def call(session: Session) -> Callable[[], object]:
+        return lambda: session(inputs)
+
+    calls = {}
+    for number, file in enumerate(files):
+        lowered = quantise(file, precision, [inputs], folder / f"{precision}-{number}")
+        if bench.fixed:
+            lowered = replace(lowered, fixed=bench.shape)
+        calls[str(number)] = call(runtime.open(lowered, bench.threads))
+    return calls

@@ -1,0 +1,104 @@
+"""Predicted against measured latency of random architectures of MiniLM, on each runtime, at 128 and at 32 tokens.
+
+Must: median error at most 3 %, largest at most 8 % (a model of FLOPs alone has 4.7 and 12.9 %).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from record import Record, main
+from torch import Tensor, nn
+
+from archsmith.cost import RUNTIMES, pinned
+from archsmith.evaluate.latency import Bench, Variant, fill_latency, predict, time_architectures
+from archsmith.model import derive_space, examine, load, realise
+from archsmith.space import Value
+
+MEDIAN, LARGEST = 0.03, 0.08
+DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
+
+
+class Logits(nn.Module):
+    """The classifier as a function of its inputs to its logits (batch, classes)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def example(length: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Tokens without padding; which ones does not matter to the clock."""
+    ids = torch.from_numpy(rng.integers(1000, 20000, (1, length)))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def run(record: Record, arguments: argparse.Namespace) -> None:
+    """Fit a latency model, draw architectures, measure them, compare."""
+    rng = np.random.default_rng(arguments.seed)
+    model = load(str(record.data / "models" / "minilm-sst2")).model
+    anatomy = examine(model, example(16, rng), rng)
+    space = derive_space(anatomy)
+    drawn: list[Mapping[str, Value]] = [{}, *(space.sample(rng) for _ in range(12))]
+    variants: list[Variant] = []
+    for name in arguments.runtimes.split(","):
+        runtime = RUNTIMES[name]()
+        reason = runtime.available()
+        if reason is not None:
+            record.say(f"{name} not measured", reason)
+            continue
+        for precision, lacking in runtime.precisions().items():
+            if precision in arguments.precisions.split(","):
+                if lacking is None:
+                    variants.append((runtime, precision))
+                else:
+                    record.say(f"{name} {precision} not measured", lacking)
+
+    def build(architecture: Mapping[str, Value]) -> nn.Module:
+        return Logits(realise(model, anatomy, architecture)).eval()
+
+    errors: list[float] = []
+    with pinned(1), tempfile.TemporaryDirectory() as folder:
+        for length in (128, 32):
+            bench = Bench(example(length, rng), DYNAMIC, Path(folder))
+            models = fill_latency(build, anatomy, space, bench, variants, rng)
+            timed = time_architectures(build, anatomy, drawn, bench, variants, rng)
+            for (runtime_name, precision), fitted in models.items():
+                probes = timed[runtime_name, precision]
+                # The machine may have changed speed since the fit: what is predicted is the ratio to the original.
+                fitted = fitted.scaled(probes[0].ms / predict(fitted, anatomy, {}))
+                found = np.array(
+                    [abs(predict(fitted, anatomy, a) - p.ms) / p.ms for a, p in zip(drawn[1:], probes[1:], strict=True)]
+                )
+                title = f"{runtime_name} {precision} {length} tokens"
+                record.say(f"{title} original", round(probes[0].ms, 3), "ms")
+                record.say(f"{title} probes", len(fitted.probes))
+                record.say(f"{title} left-out error of the probes", fitted.typical_error)
+                record.say(f"{title} median error", float(np.median(found)), must=bool(np.median(found) <= MEDIAN))
+                record.say(f"{title} largest error", float(found.max()), must=bool(found.max() <= LARGEST))
+                record.numbers[f"{title} table"] = [
+                    [dict(a), p.ms, predict(fitted, anatomy, a)] for a, p in zip(drawn, probes, strict=True)
+                ]
+                record.numbers[f"{title} model"] = fitted.to_json()
+                errors += [float(error) for error in found]
+    record.say("largest error of all", max(errors), must=max(errors) <= LARGEST)
+    record.say("median error of all", float(np.median(errors)), must=bool(np.median(errors) <= MEDIAN))
+
+
+if __name__ == "__main__":
+    main(
+        "latency_model",
+        run,
+        ("--seed", {"type": int, "default": 0}),
+        ("--runtimes", {"default": "pytorch,onnxruntime,openvino"}),
+        ("--precisions", {"default": "fp32,bf16"}),
+    )
