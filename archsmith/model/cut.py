@@ -113,7 +113,7 @@ def kept_positions(plan: Plan, old: Mapping[str, Tensor]) -> Positions:
 
 
 def put_positions(model: nn.Module, kept: Positions) -> None:
-    """Gather the kept positions of every tensor named, put the results in, and set what its module says of its shape."""
+    """Gather the kept positions of every tensor named, put the results in, and set what modules say of shapes."""
     old = tensors(model)
     before = {name: tuple(old[name].shape) for name in kept}
     new: dict[str, Tensor] = {}
@@ -133,7 +133,7 @@ def put_positions(model: nn.Module, kept: Positions) -> None:
 
 
 # What layers of torch and transformers say about the shape of their weight: attribute -> its dimension.
-_SHAPE_ATTRIBUTES = {
+SHAPE_ATTRIBUTES = {
     "in_features": 1,
     "out_features": 0,
     "num_embeddings": 0,
@@ -156,7 +156,7 @@ def _fit(module: nn.Module, before: tuple[int, ...], after: tuple[int, ...]) -> 
         return
     if getattr(module, "normalized_shape", None) == before:
         module.normalized_shape = after
-    for attribute, dim in _SHAPE_ATTRIBUTES.items():
+    for attribute, dim in SHAPE_ATTRIBUTES.items():
         if len(before) > dim and getattr(module, attribute, None) == before[dim]:
             setattr(module, attribute, after[dim])
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor, nn
 
 from archsmith.model import axes, branches
-from archsmith.model.anatomy import Anatomy
+from archsmith.model.anatomy import Anatomy, Axis
+from archsmith.model.bench import Bench
+from archsmith.model.certify import Verdicts, certify_axes, certify_branches
 from archsmith.model.running import check_runs
-from archsmith.model.share import skeleton
+from archsmith.model.share import ancestors, skeleton
 from archsmith.model.trace import trace
 
 
@@ -23,11 +26,27 @@ def examine(model: nn.Module, inputs: Mapping[str, Tensor], rng: np.random.Gener
     check_runs(private, inputs)
     traced = trace(private, inputs)
     candidates, frozen = axes.propose(traced, private)
+    bench = Bench(private, inputs, [candidate.axis for candidate in candidates], rng)
+    verdicts = Verdicts()
+    certified = certify_axes(bench, traced, candidates, verdicts)
     proposed = branches.propose(traced, private, candidates)
+    skippable = certify_branches(bench, proposed, verdicts)
+    names = {branch.name for branch in skippable}
+    known = {candidate.axis.name for candidate in certified}
+    order = [candidate.axis.name for candidate in candidates if candidate.axis.name in known]
+    by_name = {candidate.axis.name: candidate.axis for candidate in certified}
     return Anatomy(
-        axes={c.axis.name: c.axis for c in candidates},
-        branches={branch.name: branch for branch in proposed},
-        certificates=(),
+        axes={name: _in_layer(by_name[name], names) for name in order},
+        branches={
+            branch.name: replace(branch, axes=tuple(a for a in branch.axes if a in known)) for branch in skippable
+        },
+        certificates=tuple(verdicts.by_subject.values()),
         frozen=frozen,
         unknown_operators=dict(traced.unknown),
     )
+
+
+def _in_layer(axis: Axis, skippable: set[str]) -> Axis:
+    """The axis with its layer the innermost list entry that can be skipped, or else the innermost at all."""
+    path = axis.layer or ""
+    return replace(axis, layer=next((p for p in [path, *ancestors(path)] if p in skippable), axis.layer))

@@ -95,7 +95,7 @@ def leaves(label: Label) -> list[Atom]:
 
 
 def split(atom: Atom, outer: int, inner: int) -> None:
-    """Learn that `atom` is the product outer x inner. A concatenation splits where every part is a multiple of inner."""
+    """Learn that `atom` is outer x inner. A concatenation splits where every part is a multiple of inner."""
     if atom.size != outer * inner:
         raise Mismatch(f"{atom.size} is not {outer} x {inner}")
     above, below = Atom(outer, atom.reason), Atom(inner, atom.reason)
@@ -125,7 +125,7 @@ def equate(first: Label, second: Label) -> None:
             left.pop(0), right.pop(0)
             _unite(a, b)
         else:
-            (long, queue), short = ((a, left), b) if a.size > b.size else ((b, right), a)
+            long, short = (a, b) if a.size > b.size else (b, a)
             if long.size % short.size:
                 raise Mismatch(f"{long.size} is not a multiple of {short.size}")
             split(long, short.size, long.size // short.size)

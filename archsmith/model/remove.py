@@ -47,7 +47,7 @@ def _stub(model: nn.Module, branch: Branch) -> None:
 
 
 def _numbers(entries: nn.Module) -> list[tuple[str, str]]:
-    """The attributes (path inside an entry, name) in which every entry of a list of two or more holds its own number."""
+    """The attributes (path in an entry, name) in which every entry of a list of two or more holds its own number."""
     listed = list(entries.children())
     if len(listed) < 2:
         return []

@@ -39,7 +39,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Addition:
-    """A branch that rejoins its residual stream; `exit` is the last product of the branch. `label`: the stream's width."""
+    """A branch that rejoins its residual stream; `exit` is the last product of the branch, `label` the width."""
 
     exit: Use
     label: Label
@@ -63,14 +63,14 @@ class ModuleCall:
 
 @dataclass
 class Traced:
-    """All that one pass showed."""
+    """All that one pass showed. `means`: number of an operator -> its name and the (dimension, label) it averages over."""
 
     parameters: dict[str, list[Label]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     heads: list[Label] = field(default_factory=list)
-    means: dict[int, list[tuple[int, Label]]] = field(default_factory=dict)
+    means: dict[int, tuple[str, list[tuple[int, Label]]]] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     touched: set[str] = field(default_factory=set)
 
@@ -116,7 +116,7 @@ class Trace(TorchDispatchMode):
                 self.found.unknown[call.name] += 1
             self._give_up(call, f"it passes {call.name}: {error}")
         if self.book.means:
-            self.found.means[self.number] = self.book.means
+            self.found.means[self.number] = (call.name, self.book.means)
         self._flow(call)
         self.number += 1
         return out

@@ -1,4 +1,4 @@
-"""Sub-networks without copies: sort the units once, then every narrower network is a prefix view of the same tensors."""
+"""Sub-networks without copies: sort the units once, then every narrower network is a prefix view of the tensors."""
 
 from __future__ import annotations
 

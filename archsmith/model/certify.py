@@ -1,0 +1,242 @@
+"""What the trace proposes, measured: permutation, negative control, slice equals mask. A proposal without proof is
+rejected with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
+
+import numpy as np
+
+from archsmith.model.anatomy import Axis, Branch, Certificate
+from archsmith.model.axes import Candidate
+from archsmith.model.bench import Bench
+from archsmith.model.integers import Integers, guesses, holders
+from archsmith.model.share import owner
+from archsmith.model.trace import Traced
+
+# A deviation counts as none below this share of the effect that the same change has where it must show.
+PERMUTED = 1e-2
+SLICED = 1e-3
+ROUNDING = {8: 1e-11, 4: 2e-6}  # bytes of a number -> deviation that rounding alone may make
+ORDER = ("residual", "heads", "kv_groups", "ffn", "channels", "width")
+
+
+class Verdicts:
+    """The certificates so far, by subject, in the order in which they were given."""
+
+    def __init__(self) -> None:
+        self.by_subject: dict[str, Certificate] = {}
+
+    def accept(self, subject: str, reason: str, error: float) -> None:
+        self.by_subject[subject] = Certificate(subject, True, reason, error)
+
+    def reject(self, subject: str, reason: str, error: float = float("inf")) -> None:
+        self.by_subject[subject] = Certificate(subject, False, reason, error)
+
+
+def certify_axes(bench: Bench, traced: Traced, candidates: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+    """The candidates that pass all three tests, with the whole numbers that shrink with them."""
+    moving = _permutation(bench, candidates, verdicts)
+    slicing = _Slices(bench, traced)
+    passed: list[Candidate] = []
+    for kind in ORDER:
+        group = [c for c in moving if c.axis.kind == kind]
+        passed += slicing.settle(group, verdicts)
+    return slicing.together(passed, verdicts)
+
+
+def _permutation(bench: Bench, candidates: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+    """Permuting everywhere changes nothing, permuting at one place does."""
+    axes = [candidate.axis for candidate in candidates]
+    orders = {axis.name: _shuffled(axis.size, bench.rng) for axis in axes}
+    slopes = bench.slopes(axes, orders)
+    effects: dict[str, list[float]] = {}
+    for axis in axes:
+        effects[axis.name] = []
+        for i, place in enumerate(axis.places):
+            slope = slopes[axis.name, i]
+            effects[axis.name].append(bench.permuted([axis], orders, place) if slope is None else slope)
+    errors = _measured(bench, axes, orders, {name: max(effect) for name, effect in effects.items()})
+    passed: list[Candidate] = []
+    for candidate in candidates:
+        axis, error = candidate.axis, errors[candidate.axis.name]
+        effect = effects[axis.name]
+        unseen = _unexercised(axis, effect, max(3 * error, 1e-14))
+        if not error <= _allowed(bench, max(effect)):
+            verdicts.reject(axis.name, "permuting its units changes the output", error)
+        elif unseen:
+            verdicts.reject(axis.name, f"the inputs never exercise {unseen}", error)
+        else:
+            verdicts.accept(axis.name, "", error)
+            passed.append(candidate)
+    return passed
+
+
+def _allowed(bench: Bench, effect: float) -> float:
+    return PERMUTED * effect
+
+
+def _unexercised(axis: Axis, effect: Sequence[float], floor: float) -> str:
+    """The first place whose own permutation nothing notices, unless its module has another that is noticed.
+
+    A key's bias has no influence on any softmax, yet belongs to its units as its weight does.
+    """
+    seen = {owner(place.parameter) for place, change in zip(axis.places, effect, strict=True) if change > floor}
+    return next((place.parameter for place in axis.places if owner(place.parameter) not in seen), "")
+
+
+def _measured(
+    bench: Bench, axes: Sequence[Axis], orders: dict[str, np.ndarray], effects: dict[str, float]
+) -> dict[str, float]:
+    """Deviation of each axis's permutation: all at once, then halves where that shows a change."""
+    if not axes:
+        return {}
+    try:
+        error = bench.permuted(axes, orders)
+    except Exception:  # whatever a model may raise on permuted weights, it is a no
+        error = float("inf")
+    if len(axes) == 1 or error <= min(_allowed(bench, effects[axis.name]) for axis in axes):
+        return {axis.name: error for axis in axes}
+    middle = len(axes) // 2
+    return {
+        **_measured(bench, axes[:middle], orders, effects),
+        **_measured(bench, axes[middle:], orders, effects),
+    }
+
+
+def _shuffled(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random permutation that is not the identity."""
+    order = rng.permutation(size)
+    return np.roll(order, 1) if np.array_equal(order, np.arange(size)) else order
+
+
+class _Slices:
+    """Slice equals mask, with the search for baked whole numbers."""
+
+    def __init__(self, bench: Bench, traced: Traced) -> None:
+        self.bench, self.traced = bench, traced
+        self.learned: dict[str, list[frozenset[str]]] = {}
+
+    def error(self, group: Sequence[Candidate]) -> tuple[bool, float, str]:
+        """Cut a random half of each axis: (equal to the mask, deviation, what went wrong)."""
+        axes = [candidate.axis for candidate in group]
+        keep = {axis.name: _half(axis.size, self.bench.rng) for axis in axes}
+        try:
+            real = self.bench.cut(axes, keep)
+        except Exception as error:
+            return False, float("inf"), f"the cut model fails: {type(error).__name__}: {str(error)[:160]}"
+        try:
+            masked = self.bench.masked(axes, keep, self.traced, [candidate.atom for candidate in group])
+        except Exception as error:
+            return False, float("inf"), f"no masked reference: {str(error)[:160]}"
+        error = self.bench.differ(real, masked)
+        effect = self.bench.differ(masked, self.bench.outputs)
+        rounding = ROUNDING[real[0][0].element_size()]
+        equal = error <= max(SLICED * effect, rounding) and effect > 0
+        return equal, error, "" if equal else "the cut model differs from the masked one"
+
+    def settle(self, group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+        """The candidates of one kind that can be cut, with their numbers found."""
+        settled: list[Candidate] = []
+        for i, candidate in enumerate(group):
+            found = self._with_integers(candidate, verdicts)
+            if found is None:
+                continue
+            settled.append(found)
+            rest = [self._guess(other) for other in group[i + 1 :]]
+            equal, error, _ = self.error(rest) if rest else (False, 0.0, "")
+            if equal:
+                for other in rest:
+                    self._accept(other, error, verdicts)
+                return settled + rest
+        return settled
+
+    def _guess(self, candidate: Candidate) -> Candidate:
+        return _with(candidate, next(self._guesses(candidate)))
+
+    def _guesses(self, candidate: Candidate) -> Iterator[Integers]:
+        kind = candidate.axis.kind
+        held = holders(self.bench.model, candidate)
+        return guesses(held, self.learned.get(kind, []), sparing=kind in {"residual", "width"})
+
+    def _with_integers(self, candidate: Candidate, verdicts: Verdicts) -> Candidate | None:
+        known = self.learned.setdefault(candidate.axis.kind, [])
+        first: tuple[float, str] | None = None
+        for integers in self._guesses(candidate):
+            tried = _with(candidate, integers)
+            equal, error, wrong = self.error([tried])
+            if equal:
+                known.append(frozenset(name for _, name in integers))
+                self._accept(tried, error, verdicts)
+                return tried
+            first = first or (error, wrong)
+        error, wrong = first or (float("inf"), "")
+        verdicts.reject(candidate.axis.name, wrong, error)
+        return None
+
+    def _accept(self, candidate: Candidate, error: float, verdicts: Verdicts) -> None:
+        name = candidate.axis.name
+        reason = f"permutation, negative control at {len(candidate.axis.places)} places, slice equals mask"
+        verdicts.accept(name, reason, max(error, verdicts.by_subject[name].error))
+
+    def together(self, candidates: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+        """The candidates that can also be cut all at once: kinds are added in turn, what does not fit is rejected."""
+        kept: list[Candidate] = []
+        if not candidates or self.error(candidates)[0]:
+            return list(candidates)
+        for kind in ORDER:
+            group = [c for c in candidates if c.axis.kind == kind]
+            if not group or self.error([*kept, *group])[0]:
+                kept += group
+                continue
+            for candidate in group:
+                equal, error, wrong = self.error([*kept, candidate])
+                if equal:
+                    kept.append(candidate)
+                else:
+                    verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
+        return kept
+
+
+def _with(candidate: Candidate, integers: tuple[tuple[str, str], ...]) -> Candidate:
+    return changed(candidate, axis=changed(candidate.axis, integers=integers))
+
+
+def _half(size: int, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.choice(size, max(1, size // 2), replace=False))
+
+
+def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdicts) -> list[Branch]:
+    """The branches whose removal computes what it should and makes a difference."""
+    passed: list[Branch] = []
+    for kind in ("attention", "ffn"):
+        group = [branch for branch in branches if branch.kind == kind]
+        if len(group) > 1 and _skipped(bench, group, Verdicts()):
+            passed += [branch for branch in group if _skipped(bench, group, verdicts)]
+        else:
+            passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]
+    passed += [branch for branch in branches if branch.kind == "layer" and _skipped(bench, [branch], verdicts)]
+    return [branch for branch in branches if branch in passed]
+
+
+def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
+    """Skip these branches for real and in the full model; enter the verdict for each."""
+    layer = group[0].kind == "layer"
+    try:
+        real = bench.without(group)
+        reference = bench.bypassed(group[0]) if layer else bench.silenced(group)
+    except Exception as error:
+        for branch in group:
+            verdicts.reject(branch.name, f"the model without it fails: {type(error).__name__}: {str(error)[:160]}")
+        return False
+    error, effect = bench.differ(real, reference), bench.differ(reference, bench.outputs)
+    equal = error <= max(SLICED * effect, ROUNDING[real[0][0].element_size()]) and effect > 0
+    for branch in group:
+        if equal:
+            verdicts.accept(branch.name, "skipped for real equals " + ("bypassed" if layer else "silenced"), error)
+        elif effect == 0:
+            verdicts.reject(branch.name, "the inputs never exercise it", error)
+        else:
+            verdicts.reject(branch.name, "without it the model computes something else", error)
+    return equal
