@@ -16,8 +16,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.space import Value
 
-# Sorting a merged list longer than this costs more than filling the buckets.
-LONGEST = 200_000
+# Sorting a merged list longer than this costs more than filling the buckets; a front longer than that helps nobody.
+LONGEST_MERGE, LONGEST_FRONT = 200_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Pick:
 def exact_front(groups: Sequence[Sequence[Option]], resolution: float = 1e-3) -> list[Pick]:
     """Every pick that no other beats in both score and cost, ascending in cost, descending in score.
 
-    Exact while no merge of two lists exceeds `LONGEST` points. Past that, costs are rounded up to buckets of
-    `resolution` × E / G, where E is the sum over groups of largest minus smallest cost: then for each point of the true
-    front the result has one of no larger score and at most `resolution` × E more cost.
+    Exact while no merge of two lists exceeds 200,000 points nor a front 10,000. Past that, costs are rounded up to
+    buckets of `resolution` × E / G, where E is the sum over groups of largest minus smallest cost, and of the points
+    within `resolution` × E of cost one is kept: then for each point of the true front the result has one of no larger
+    score and at most 2 × `resolution` × E more cost.
 
     >>> layer = [Option({"a": 2}, 0.0, 5.0), Option({"a": 1}, 1.0, 2.0)]
     >>> other = [Option({"b": 2}, 0.0, 5.0), Option({"b": 1}, 3.0, 2.0)]
@@ -56,13 +57,16 @@ def exact_front(groups: Sequence[Sequence[Option]], resolution: float = 1e-3) ->
     scores = [np.array([option.score for option in group]) for group in groups]
     kept = [_front(cost, score) for cost, score in zip(costs, scores, strict=True)]
     lists = [(cost[k], score[k]) for cost, score, k in zip(costs, scores, kept, strict=True)]
-    chosen = _merged(lists)
-    if chosen is None:
-        chosen = _bucketed(lists, resolution)
+    exact = _merged(lists)
+    chosen = _bucketed(lists, resolution) if exact is None else exact
     options_FG = np.stack([k[column] for k, column in zip(kept, chosen.T, strict=True)], axis=1)
     cost_F = sum((cost[column] for cost, column in zip(costs, options_FG.T, strict=True)), np.zeros(len(chosen)))
     score_F = sum((score[column] for score, column in zip(scores, options_FG.T, strict=True)), np.zeros(len(chosen)))
-    return [_pick(groups, options) for options in options_FG[_front(cost_F, score_F)].tolist()]
+    front = _front(cost_F, score_F)
+    if exact is None:
+        bucket = np.floor((cost_F[front] - cost_F[front[0]]) / (resolution * _extent(lists)))
+        front = front[np.append(bucket[1:] > bucket[:-1], True)]  # the last of a bucket has its least score
+    return [_pick(groups, options) for options in options_FG[front].tolist()]
 
 
 def exact_pick(groups: Sequence[Sequence[Option]], limit: float) -> Pick:
@@ -98,7 +102,7 @@ def _merged(lists: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None
     cost, score = np.zeros(1), np.zeros(1)
     chosen = np.zeros((1, 0), dtype=np.int64)
     for more_cost, more_score in lists:
-        if len(cost) * len(more_cost) > LONGEST:
+        if len(cost) > LONGEST_FRONT or len(cost) * len(more_cost) > LONGEST_MERGE:
             return None
         cost_FO = cost[:, None] + more_cost
         score_FO = score[:, None] + more_score
@@ -106,13 +110,12 @@ def _merged(lists: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None
         cost, score = cost_FO.ravel()[kept], score_FO.ravel()[kept]
         before, option = np.divmod(kept, len(more_cost))
         chosen = np.column_stack([chosen[before], option])
-    return chosen
+    return chosen if len(chosen) <= LONGEST_FRONT else None
 
 
 def _bucketed(lists: Sequence[tuple[np.ndarray, np.ndarray]], resolution: float) -> np.ndarray:
     """(F, G) as `_merged`, by dynamic programming over costs rounded up to whole buckets."""
-    extents = [float(cost[-1] - cost[0]) for cost, _ in lists]
-    unit = resolution * sum(extents) / len(lists)
+    unit = resolution * _extent(lists) / len(lists)
     steps = [np.ceil((cost - cost[0]) / unit - 1e-9).astype(np.int64) for cost, _ in lists]
     best_B = np.zeros(1)
     option_GB = []
@@ -134,12 +137,18 @@ def _bucketed(lists: Sequence[tuple[np.ndarray, np.ndarray]], resolution: float)
     return np.stack(columns[::-1], axis=1)
 
 
+def _extent(lists: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """E: largest minus smallest cost, summed over the groups."""
+    return sum(float(cost[-1] - cost[0]) for cost, _ in lists)
+
+
 def _front(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Indices of what nothing beats, ascending in cost; of equals the first."""
     order = np.lexsort((score, cost))
     lowest = np.minimum.accumulate(score[order])
     lower: np.ndarray = np.concatenate([lowest[:1] < np.inf, lowest[1:] < lowest[:-1]])
-    return order[lower]
+    indices: np.ndarray = order[lower]
+    return indices
 
 
 def _pick(groups: Sequence[Sequence[Option]], options: Sequence[int]) -> Pick:

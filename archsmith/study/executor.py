@@ -1,0 +1,89 @@
+"""Where trials are evaluated: here, or in processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Takes calls and gives futures. `workers`: how many calls it runs at once."""
+
+    workers: int
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a call. What it raises, the future raises."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what runs and free the workers."""
+        ...
+
+
+class Inline:
+    """Runs every call at once, in this thread.
+
+    >>> Inline().submit(max, 1, 2).result()
+    2
+    """
+
+    workers = 1
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run the call and give its finished future; Ctrl-C is not caught."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(call(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class LocalProcesses:
+    """Runs calls in processes of this machine, started afresh (spawn), so no lock or thread of this one is inherited.
+
+    Calls, arguments and results must be picklable between them. A process that dies takes down the call it ran and no
+    other: each slot is a pool of its own, started again when next needed.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pools: list[ProcessPoolExecutor | None] = [None] * workers
+        self._running: list[Future[object] | None] = [None] * workers
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start the call in a free process, or behind the call of the first slot where none is free."""
+        free = [slot for slot, future in enumerate(self._running) if future is None or future.done()]
+        slot = free[0] if free else 0
+        try:
+            future = self._pool(slot).submit(call, *args, **kwargs)
+        except BrokenProcessPool:
+            self._drop(slot)
+            future = self._pool(slot).submit(call, *args, **kwargs)
+        self._running[slot] = future  # type: ignore[assignment]
+        return future
+
+    def close(self) -> None:
+        """Wait for what runs and end the processes."""
+        for slot in range(self.workers):
+            self._drop(slot)
+
+    def _pool(self, slot: int) -> ProcessPoolExecutor:
+        pool = self._pools[slot] or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._pools[slot] = pool
+        return pool
+
+    def _drop(self, slot: int) -> None:
+        pool = self._pools[slot]
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._pools[slot] = None
