@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from archsmith.cost import RUNTIMES, pinned
 from archsmith.evaluate.latency import Bench, Variant, fill_latency, predict, time_architectures
-from archsmith.model import derive_space, examine, load, realise
+from archsmith.model import derive_space, examine, realise
+from archsmith.model.load import load
 from archsmith.space import Value
 
 MEDIAN, LARGEST = 0.03, 0.08

@@ -57,7 +57,7 @@ class Record:
 
 def machine() -> dict[str, Any]:
     """CPU, its telling instruction sets, cores, load, and the versions of what was measured."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in VERSIONS:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
 
 
 def main(name: str, run: Callable[[Record, argparse.Namespace], None], *options: tuple[str, dict[str, Any]]) -> None:
-    """Parse `--data DIR`, `--check` and the script's own options, run, write; exit 1 where `--check` finds a failure."""
+    """Parse `--data DIR`, `--check` and the script's own options, run, write; with `--check` exit 1 on a failure."""
     parser = argparse.ArgumentParser(prog=f"{name}.py", description=run.__doc__)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared", help="folder made by prepare.py")
     parser.add_argument("--check", action="store_true", help="exit 1 where a number does not hold")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from archsmith.errors import BadInput
 
 # Operators that only make, name or move tensors: they cost time but have no multiply-accumulate to count.
 _MOVES = frozenset(
@@ -82,3 +85,16 @@ def weight_bytes(model: nn.Module) -> int:
     """
     saved = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)}
     return sum(tensor.numel() * tensor.element_size() for tensor in saved.values())
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of what ships: a folder with all in it, or a file with the weights beside it (.bin, .data).
+
+    Raises `BadInput` where nothing is there.
+    """
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if not path.is_file():
+        raise BadInput("a shipped file exists", "none", str(path))
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else [Path(f"{path}.data")]
+    return sum(file.stat().st_size for file in [path, *beside] if file.is_file())
