@@ -1,0 +1,232 @@
+"""The one training loop: a loss of rows, a schedule of steps, a checkpoint that a killed run continues from.
+
+    Fitted = fit(module, passes, loss, Schedule(steps=1000))
+
+`passes(epoch)` gives the batches of one pass over the data, `loss(rows)` the mean loss of one batch. Both depend on
+their argument alone, so the state of training is the module, the optimiser and the number of the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from archsmith.errors import ArchsmithError
+
+Rows = list[int]
+SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows of a batch are updated
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train. The learning rate rises for `warmup` of the steps, then falls as a cosine (Loshchilov 2017).
+
+    >>> plan = Schedule(steps=100, learning_rate=1.0, warmup=0.1)
+    >>> [round(plan.rate(step), 2) for step in (0, 9, 55, 99)]
+    [0.1, 1.0, 0.49, 0.0]
+    """
+
+    steps: int
+    learning_rate: float = 5e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    autocast: bool = False
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        rise = max(1, round(self.warmup * self.steps))
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        progress = (step + 1 - rise) / max(1, self.steps - rise)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training did: steps done, mean loss of the last tenth, steps skipped because the loss was not finite,
+    and each validation as (step, value)."""
+
+    steps: int
+    loss: float
+    skipped: int
+    validated: tuple[tuple[int, float], ...]
+
+
+def fit(
+    module: nn.Module,
+    passes: Callable[[int], Iterable[Rows]],
+    loss: Callable[[Rows], Tensor],
+    schedule: Schedule,
+    *,
+    validate: Callable[[], float] | None = None,
+    checks: int = 0,
+    checkpoint: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train the module in place, and leave it in eval mode.
+
+    Args:
+        passes: epoch -> the batches of one pass, each a list of rows.
+        loss: rows -> mean loss, a scalar that depends on the module.
+        validate: a value to minimise; with it and `checks` > 0 the module ends at its best check, not its last.
+        checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
+
+    Raises:
+        ArchsmithError: the loss is not finite many times in a row.
+    """
+    optimisers, restore = _optimisers(module, schedule)
+    state = _State(optimisers)
+    best: tuple[float, dict[str, Tensor]] | None = None
+    if checkpoint is not None and checkpoint.exists():
+        best = state.load(module, checkpoint)
+    every = max(1, schedule.steps // checks) if checks and validate else 0
+    save_every = max(50, schedule.steps // 20)
+    module.train()
+    for rows in _stream(passes, state.step, schedule.steps):
+        _step(module, loss, rows, schedule, state)
+        if every and validate and (state.step % every == 0 or state.step == schedule.steps):
+            module.eval()
+            value = validate()
+            module.train()
+            state.validated.append((state.step, value))
+            if best is None or value <= best[0]:
+                best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
+        if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
+            state.save(module, checkpoint, best)
+        if progress:
+            progress(state.step)
+    if best is not None:
+        module.load_state_dict(best[1])
+    restore()
+    module.eval()
+    module.requires_grad_(True)
+    module.zero_grad(set_to_none=True)
+    tail = state.losses[-max(1, len(state.losses) // 10) :]
+    return Fitted(state.step, sum(tail) / max(1, len(tail)), state.skipped, tuple(state.validated))
+
+
+class _State:
+    """All that changes while training, besides the module."""
+
+    def __init__(self, optimisers: list[torch.optim.Optimizer]) -> None:
+        self.optimisers = optimisers
+        self.step = 0
+        self.skipped = 0
+        self.in_a_row = 0
+        self.losses: list[float] = []
+        self.validated: list[tuple[int, float]] = []
+
+    def save(self, module: nn.Module, path: Path, best: tuple[float, dict[str, Tensor]] | None) -> None:
+        record = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "losses": self.losses,
+            "validated": self.validated,
+            "module": module.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "best": best,
+        }
+        scratch = path.with_suffix(".writing")
+        torch.save(record, scratch)
+        scratch.replace(path)
+
+    def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
+        record = torch.load(path, weights_only=True)
+        self.step, self.skipped = record["step"], record["skipped"]
+        self.losses, self.validated = record["losses"], [tuple(pair) for pair in record["validated"]]
+        module.load_state_dict(record["module"])
+        for optimiser, saved in zip(self.optimisers, record["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        best: tuple[float, dict[str, Tensor]] | None = record["best"]
+        return best
+
+
+def _step(module: nn.Module, loss: Callable[[Rows], Tensor], rows: Rows, schedule: Schedule, state: _State) -> None:
+    device = next(module.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=schedule.autocast):
+        value = loss(rows)
+    state.losses.append(float(value.detach()))
+    if math.isfinite(state.losses[-1]):
+        state.in_a_row = 0
+        for optimiser in state.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(state.step)
+        value.backward()  # type: ignore[no-untyped-call]
+        dense = [p for p in module.parameters() if p.grad is not None and not p.grad.is_sparse]
+        nn.utils.clip_grad_norm_(dense, schedule.clip)
+        for optimiser in state.optimisers:
+            optimiser.step()
+    else:
+        state.losses.pop()
+        state.skipped += 1
+        state.in_a_row += 1
+        if state.in_a_row > 20:
+            raise ArchsmithError(
+                f"training must have a finite loss; it was not for {state.in_a_row} steps up to step {state.step}. "
+                "Lower the learning rate or check the data for extreme values."
+            )
+    state.step += 1
+
+
+def _stream(passes: Callable[[int], Iterable[Rows]], start: int, stop: int) -> Iterator[Rows]:
+    """Batches of steps start .. stop - 1, the same however often training was interrupted."""
+    step, epoch = 0, 0
+    while step < stop:
+        before = step
+        for rows in passes(epoch):
+            if step >= stop:
+                return
+            if step >= start:
+                yield rows
+            step += 1
+        if step == before:
+            raise ArchsmithError("training must have at least one batch; the train part gave none")
+        epoch += 1
+
+
+def _optimisers(module: nn.Module, schedule: Schedule) -> tuple[list[torch.optim.Optimizer], Callable[[], None]]:
+    """AdamW for all but the large lookup tables that nothing else uses; those get a sparse Adam, which touches only the
+    rows of the batch (a dense step over 30,000 rows costs more than the rest of a small network)."""
+    uses: dict[int, int] = {}
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    tables = [
+        part
+        for part in module.modules()
+        if type(part) is nn.Embedding
+        and part.weight.numel() >= SPARSE_FROM
+        and part.weight.requires_grad
+        and part.max_norm is None
+        and not part.scale_grad_by_freq
+        and uses[id(part.weight)] == 1
+        and not part.sparse
+    ]
+    for table in tables:
+        table.sparse = True
+    sparse = {id(table.weight) for table in tables}
+    dense = [p for p in module.parameters() if p.requires_grad and id(p) not in sparse]
+    decayed = [p for p in dense if p.dim() > 1]
+    plain = [p for p in dense if p.dim() <= 1]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=schedule.learning_rate,
+            fused=True,
+        )
+    ]
+    if tables:
+        found.append(torch.optim.SparseAdam([table.weight for table in tables], lr=schedule.learning_rate))
+
+    def restore() -> None:
+        for table in tables:
+            table.sparse = False
+
+    return found, restore
