@@ -3,12 +3,21 @@
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Plotly labels a logarithmic axis 2, 5, 10, 2, 5: whole numbers are read more easily.
+function logarithmic(low, high) {
+  const steps = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+    for (const digit of [1, 2, 5]) steps.push(digit * 10 ** power);
+  }
+  return { type: "log", tickmode: "array", tickvals: steps, ticktext: steps.map((step) => String(Number(step.toPrecision(1)))) };
+}
+
 function axis(title, values, more) {
   const found = values.filter((value) => value > 0);
-  const wide = found.length > 0 && Math.max(...found) / Math.min(...found) > 12;
+  const [low, high] = [Math.min(...found), Math.max(...found)];
   return Object.assign({
     title: { text: title, standoff: 8 }, gridcolor: colour("--line"), zeroline: false, automargin: true,
-    tickfont: { color: colour("--soft") }, ...(wide ? { type: "log", dtick: "D2" } : {}),
+    tickfont: { color: colour("--soft") }, ...(found.length && high / low > 12 ? logarithmic(low, high) : {}),
   }, more);
 }
 
@@ -35,12 +44,12 @@ function quality(id, x, title, labelled) {
   const traces = [
     points(ladder, x, "rung", { mode: "markers", marker: { size: 9, color: "rgba(0,0,0,0)", line: { width: 1.5, color: colour("--soft") } } }),
     points(front, x, "front", { mode: "lines+markers", line: { color: colour("--accent"), width: 1.5 }, marker: { size: 8, color: colour("--accent") } }),
-    points([original], x, "original", { mode: label, texttemplate: "original", textposition: "top left", marker: { size: 12, symbol: "diamond", color: colour("--soft") } }),
+    points([original], x, "original", { mode: label, texttemplate: "original", textposition: "bottom left", marker: { size: 12, symbol: "diamond", color: colour("--soft") } }),
     points([best], x, "best", { mode: label, texttemplate: "best", textposition: "top center", marker: { size: 14, color: colour("--other"), line: { width: 2, color: colour("--paper") } } }),
   ];
   const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
   const xs = traces.flatMap((trace) => trace.x);
-  draw(id, traces, layout(axis(title, xs), axis(figures.metric, [], labelled ? {} : { title: { text: "" } }),
+  draw(id, traces, layout(axis(title, xs, labelled ? {} : { type: "linear", tickmode: "auto", tickformat: "~s" }), axis(figures.metric, [], labelled ? {} : { title: { text: "" } }),
     labelled ? { showlegend: true, legend, margin: { l: 56, r: 18, t: 40, b: 50 } } : {}));
 }
 
@@ -68,7 +77,7 @@ function drawAll() {
   quality("plot-front", "latency_ms", "latency, ms", true);
   quality("plot-macs", "macs", "MACs", false);
   quality("plot-parameters", "parameters", "parameters", false);
-  quality("plot-bytes", "bytes", "bytes", false);
+  quality("plot-bytes", "bytes", "size, bytes", false);
   if (figures.latency.length) latency();
 }
 

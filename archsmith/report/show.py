@@ -46,11 +46,11 @@ def points(value: float | None, signed: bool = False) -> str:
     """Quality in points; a difference carries its sign.
 
     >>> points(89.23), points(-0.31, signed=True)
-    ('89.2', '-0.31')
+    ('89.2', '−0.31')
     """
     if value is None:
         return NONE
-    return f"{value:+.2f}" if signed else f"{value:.1f}"
+    return f"{value:+.2f}".replace("-", "−") if signed else f"{value:.1f}"
 
 
 def faster(variant: Variant, original: Variant) -> str:
@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
     """A time that somebody waited.
 
     >>> duration(5.21), duration(75), duration(3700)
-    ('5.2 s', '1 min 15 s', '1 h 02 min')
+    ('5.2 s', '1 min 15 s', '1 h 01 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -96,7 +96,7 @@ def headline(result: Result) -> str:
     if result.holdout is not None:
         low, high = result.holdout.interval
         change = f"{points(result.holdout.difference, signed=True)} points of {result.metric} on the holdout"
-        parts.append(f"{change} (95 % interval {points(low, signed=True)} to {points(high, signed=True)})")
+        parts.append(f"{change} (95\u00a0% interval {points(low, signed=True)} to {points(high, signed=True)})")
     return ", ".join(parts)
 
 

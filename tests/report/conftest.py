@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from archsmith.report.environment import observe
@@ -82,11 +84,27 @@ def example_story() -> Story:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result() -> Result:
     return example_result()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def story() -> Story:
     return example_story()
+
+
+@pytest.fixture(scope="session")
+def bare() -> Result:
+    """The least that a result can be: nothing searched, nothing timed."""
+    original = Variant("original", None, None, "pytorch", "fp32", parameters=10, macs=None, bytes=40)
+    return replace(
+        example_result(),
+        original=original,
+        best=original,
+        ladder=(original,),
+        front=(),
+        targets=(),
+        holdout=None,
+        seconds={},
+    )
