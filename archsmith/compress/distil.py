@@ -35,7 +35,9 @@ class Hidden:
     states: tuple[Mapping[str, Tensor], ...]
 
 
-def remember_hidden(wrapped: nn.Module, task: Task, layers: Mapping[str, nn.Module], batches: Sequence[list[int]]) -> Hidden:
+def remember_hidden(
+    wrapped: nn.Module, task: Task, layers: Mapping[str, nn.Module], batches: Sequence[list[int]]
+) -> Hidden:
     """Run the original over batches of train rows and keep what leaves each layer, as float16."""
     states = []
     for rows in batches:

@@ -68,7 +68,9 @@ class _Watch(TorchDispatchMode):
         return result
 
 
-def watch(wrapped: nn.Module, inputs: Mapping[str, Tensor], exits: Mapping[str, nn.Module], last: str | None = None) -> dict[str, Sum]:
+def watch(
+    wrapped: nn.Module, inputs: Mapping[str, Tensor], exits: Mapping[str, nn.Module], last: str | None = None
+) -> dict[str, Sum]:
     """Run `wrapped` and return what was seen of each exit (by its name); stops early after `last`.
 
     An exit whose output is not added to a residual of its own shape is left out.

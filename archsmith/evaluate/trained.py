@@ -1,0 +1,180 @@
+"""An architecture made for real: cut, repaired in closed form, distilled for a number of steps, and judged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.compress.distil import Hidden, distil, distil_hidden
+from archsmith.compress.repair import exit_paths, repair
+from archsmith.evaluate.blocks import skipped
+from archsmith.model import Anatomy, realise
+from archsmith.space import Value
+from archsmith.tasks.answer import answers, calling
+from archsmith.tasks.task import Task
+from archsmith.train import Fitted, Schedule
+from archsmith.trial import Proposal
+
+Architecture = Mapping[str, Value]
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """The original with its units sorted, and what was remembered of it.
+
+    `outputs` (train rows, outputs) float32, NaN where a row was not run; `hidden`: its hidden states on some rows, and
+    None where distillation is global only; `calibration`: inputs that repair refits on, none where it is left out.
+    """
+
+    model: nn.Module
+    anatomy: Anatomy
+    task: Task
+    outputs: np.ndarray | None = None
+    hidden: Hidden | None = None
+    calibration: Sequence[Mapping[str, Tensor]] = ()
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done for one architecture: steps of local and of global distillation, and how."""
+
+    local_steps: int = 0
+    steps: int = 0
+    batch: int = 64
+    learning_rate: float = 5e-4
+    checks: int = 0
+
+
+def develop(
+    teacher: Teacher,
+    architecture: Architecture,
+    effort: Effort,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[nn.Module, Fitted | None]:
+    """The small module of an architecture, after repair and distillation; the teacher is not touched.
+
+    Raises what cutting raises for an architecture that the model cannot become.
+    """
+    task = teacher.task
+    small = copy.deepcopy(realise(teacher.model, teacher.anatomy, architecture))
+    wrapped = task.wrap(small).eval()
+    kept = kept_stream(teacher.anatomy, architecture)
+    total = effort.local_steps + effort.steps
+    if teacher.calibration and (checkpoint is None or not checkpoint.exists()):
+        repair(
+            task.wrap(teacher.model).eval(), wrapped, _exits(teacher, small, architecture), teacher.calibration, kept
+        )
+    if effort.local_steps and teacher.hidden is not None and (checkpoint is None or not checkpoint.exists()):
+        distil_hidden(
+            wrapped,
+            task,
+            teacher.hidden,
+            _layer_pairs(teacher, small, architecture),
+            Schedule(effort.local_steps, effort.learning_rate),
+            seed,
+            kept=kept,
+            progress=(lambda step: progress(step, total)) if progress else None,
+        )
+    fitted = None
+    if effort.steps and teacher.outputs is not None:
+        fitted = distil(
+            wrapped,
+            task,
+            teacher.outputs,
+            Schedule(effort.steps, effort.learning_rate),
+            seed,
+            batch=effort.batch,
+            validate=(lambda: validation_loss(wrapped, task)) if effort.checks else None,
+            checks=effort.checks,
+            checkpoint=checkpoint,
+            progress=(lambda step: progress(effort.local_steps + step, total)) if progress else None,
+        )
+    return small, fitted
+
+
+def validation_loss(wrapped: nn.Module, task: Task) -> float:
+    """Points lost on the validation part: 100 - quality."""
+    return 100.0 - task.quality(task.judge(answers(calling(wrapped), task, "validation"), "validation"))
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The evaluator of architectures by what they reach after `effort`; values `loss_points` and `latency_ms`."""
+
+    teacher: Teacher
+    effort: Effort
+    seed: int
+    latency: Callable[[Architecture], float]
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Points lost on validation, and predicted milliseconds."""
+        small, _ = develop(self.teacher, proposal.architecture, self.effort, self.seed)
+        loss = validation_loss(self.teacher.task.wrap(small).eval(), self.teacher.task)
+        return {"loss_points": loss, "latency_ms": self.latency(proposal.architecture)}
+
+
+def kept_stream(anatomy: Anatomy, architecture: Architecture) -> Tensor | None:
+    """Positions of the residual stream that are kept, (R,); None where it is whole."""
+    for name, axis in anatomy.axes.items():
+        if axis.kind == "residual" and int(architecture.get(name, axis.size)) < axis.size:
+            units = np.asarray(axis.places[0].index)[: int(architecture[name])]
+            return torch.from_numpy(np.sort(units.reshape(-1)))
+    return None
+
+
+def moved(anatomy: Anatomy, architecture: Architecture, path: str) -> str | None:
+    """Where a module of the original is in the small one, whose lists have lost the skipped layers; None if gone.
+
+    A skipped layer `a.layer.1` makes `a.layer.2.x` of the original `a.layer.1.x` of the small module.
+    """
+    layers = [branch.module for branch in anatomy.branches.values() if branch.kind == "layer"]
+    gone = {anatomy.branches[name].module for name in skipped(anatomy, architecture) if name in anatomy.branches}
+    for layer in layers:
+        if path == layer or path.startswith(layer + "."):
+            if layer in gone:
+                return None
+            owner, _, number = layer.rpartition(".")
+            before = sum(1 for other in gone if other.rpartition(".")[0] == owner and _number(other) < int(number))
+            return f"{owner}.{int(number) - before}{path[len(layer) :]}"
+    return path
+
+
+def _number(path: str) -> int:
+    return int(path.rpartition(".")[2])
+
+
+def _exits(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[nn.Module, nn.Module]]:
+    pairs = []
+    for path in exit_paths(teacher.model, teacher.anatomy):
+        new = moved(teacher.anatomy, architecture, path)
+        if new is not None:
+            pairs.append((teacher.model.get_submodule(path), small.get_submodule(new)))
+    return pairs
+
+
+def layer_paths(anatomy: Anatomy) -> list[str]:
+    """Paths of the layers, in the order of the network."""
+    return [branch.module for branch in anatomy.branches.values() if branch.kind == "layer"]
+
+
+def _layer_pairs(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[str, nn.Module]]:
+    """Each kept layer with the original's layer whose output it must give: the last before the next kept layer."""
+    paths = layer_paths(teacher.anatomy)
+    news = [moved(teacher.anatomy, architecture, path) for path in paths]
+    pairs: list[tuple[str, nn.Module]] = []
+    goal: str | None = None
+    for path, new in reversed(list(zip(paths, news, strict=True))):
+        goal = goal or path
+        if new is not None:
+            pairs.append((goal, small.get_submodule(new)))
+            goal = None
+    return pairs[::-1]
