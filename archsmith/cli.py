@@ -29,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+LOG = "archsmith.log"
+"""The run's log, as `archsmith.study.directory` names it; not imported, since help must be quick."""
+
 Model = Annotated[str, typer.Argument(help="A folder, a hub id, or package.module:factory with --allow-code.")]
 Run = Annotated[Path, typer.Argument(help="A run's folder, as given to --out.")]
 Out = Annotated[Path | None, typer.Option(help="The run's folder, new or empty. Default: runs/DATE-TIME.")]
@@ -217,11 +220,11 @@ def _keep_traceback(context: typer.Context, run: Path | None) -> str:
     try:
         if run is None or not run.is_dir():
             raise FileNotFoundError
-        with (run / "log.txt").open("a", encoding="utf-8") as log:
+        with (run / LOG).open("a", encoding="utf-8") as log:
             log.write(trace)
     except OSError:
         return "`archsmith --traceback ...` shows where"
-    return f"the traceback is in {run / 'log.txt'}"
+    return f"the traceback is in {run / LOG}"
 
 
 def _progress(quiet: bool) -> Progress:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -69,11 +70,10 @@ def result_view(result: Result) -> RenderableType:
 
 def ladder_table(ladder: Sequence[Variant], original: Variant) -> Table:
     """One row a rung, from the original down to all together, each measured in the same run."""
-    table = Table(title="Ladder", title_justify="left")
-    for heading, side in (("rung", "left"), ("quality", "right"), ("latency", "right"), ("faster", "right")):
-        table.add_column(heading, justify="left" if side == "left" else "right")
-    for heading in ("size", "parameters"):
-        table.add_column(heading, justify="right")
+    table = Table(title="Ladder", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("rung", min_width=12, overflow="fold")
+    for heading in ("quality", "latency", "faster", "size", "parameters"):
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("runtime")
     for rung in ladder:
         table.add_row(
@@ -90,7 +90,7 @@ def ladder_table(ladder: Sequence[Variant], original: Variant) -> Table:
 
 def plan_table(plan: Mapping[str, object]) -> Table:
     """What will be done, as counts."""
-    table = Table(title="Plan", title_justify="left", show_header=False)
+    table = Table(title="Plan", title_justify="left", show_header=False, box=SIMPLE_HEAD)
     table.add_column("what")
     table.add_column("how much", justify="right")
     for name, value in plan.items():
@@ -141,7 +141,7 @@ def _error(value: float | None) -> str:
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
