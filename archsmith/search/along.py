@@ -18,7 +18,7 @@ def along_front(groups: Sequence[Sequence[Option]], resolution: float = 1e-3) ->
     What the space does not allow is left out. After the last one, random single changes of points of the front.
     """
     picks = in_spread(exact_front(groups, resolution))
-    front = [Architecture(pick.values) for pick in picks]
+    front = list(dict.fromkeys(Architecture(pick.values) for pick in picks))
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seen = {trial.proposal.architecture for trial in history}

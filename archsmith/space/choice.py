@@ -101,7 +101,7 @@ class Architecture(Mapping[str, Value]):
 
     >>> a = Architecture({"heads": 4, "ffn": 512})
     >>> a["heads"], a == Architecture({"ffn": 512, "heads": 4}), a.hash
-    (4, True, '38ea2dc0e8c81d7c')
+    (4, True, '0175e77af9f75049')
     """
 
     __slots__ = ("_hash", "_values")

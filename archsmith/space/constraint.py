@@ -22,6 +22,12 @@ class Linear:
     weights: Mapping[str, float]
     limit: float
 
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.limit, *self.weights.values()))):
+            raise BadInput("weights and limit of a linear constraint must be finite", f"{self.weights}, {self.limit}")
+        object.__setattr__(self, "weights", {name: float(weight) for name, weight in self.weights.items()})
+        object.__setattr__(self, "limit", float(self.limit))
+
     def violated(self, values: Mapping[str, Value]) -> str | None:
         """None where it holds, else the reason why not."""
         total = math.fsum(self.part(name, values[name]) for name in self.weights if name in values)
@@ -56,6 +62,9 @@ class Forbidden:
 
     values: Mapping[str, Value]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", {name: as_value(value, name) for name, value in self.values.items()})
+
     def violated(self, values: Mapping[str, Value]) -> str | None:
         """None where it holds, else the reason why not."""
         hit = all(name in values and same(values[name], value) for name, value in self.values.items())
@@ -72,7 +81,7 @@ Constraint: TypeAlias = Linear | Forbidden
 def constraint_from_json(data: JSON) -> Constraint:
     """The inverse of `to_json`; raises `BadInput` for a kind that is not known."""
     if data["kind"] == "linear":
-        return Linear({name: float(weight) for name, weight in data["weights"].items()}, float(data["limit"]))
+        return Linear(data["weights"], data["limit"])
     if data["kind"] == "forbidden":
-        return Forbidden({name: as_value(value, name) for name, value in data["values"].items()})
+        return Forbidden(data["values"])
     raise BadInput("a constraint must be linear or forbidden", repr(data["kind"]))

@@ -19,7 +19,6 @@ from typing import Any
 
 import optuna
 import psutil
-import sqlalchemy
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend

@@ -1,0 +1,208 @@
+"""What every strategy must do. A new one joins with one line in STRATEGIES."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archsmith.search import Option, along_front, random_search, regularised_evolution
+from archsmith.space import Architecture, Choice, Condition, Forbidden, Linear, Space
+from archsmith.study import Store
+from archsmith.trial import Proposal, Strategy, Trial
+
+Make = Callable[[Space, Sequence[str]], Strategy]
+
+
+def groups(space: Space) -> list[list[Option]]:
+    """One group of points for all choices: what a precomputed front looks like on any space."""
+    rng = np.random.default_rng(0)
+    points = [space.sample(rng) for _ in range(6)]
+    return [[Option(point, score, 6.0 - score) for score, point in enumerate(points)]]
+
+
+STRATEGIES: dict[str, Make] = {
+    "random": lambda space, objectives: random_search(),
+    "evolution": lambda space, objectives: regularised_evolution(objectives, population=4, sample=2),
+    "evolution with a start": lambda space, objectives: regularised_evolution(
+        objectives, start=[space.sample(np.random.default_rng(1))]
+    ),
+    "front": lambda space, objectives: along_front(groups(space)),
+}
+
+
+def layered(layers: int) -> dict[str, Choice]:
+    choices: dict[str, Choice] = {}
+    for i in range(layers):
+        choices[f"{i}"] = Choice([True, False])
+        choices[f"{i}.heads"] = Choice([1, 2, 4, 8, 12], Condition(f"{i}", [True]))
+        choices[f"{i}.kind"] = Choice(["relu", "gelu"], Condition(f"{i}", [True]))
+    return choices
+
+
+SPACES = {
+    "plain": Space({"a": Choice(range(5)), "b": Choice(["x", "y", "z"]), "c": Choice([True, False])}),
+    "conditions": Space(layered(4)),
+    "constraints": Space(
+        layered(4), [Linear({f"{i}.heads": 1.0 for i in range(4)}, 10), Forbidden({"0": False, "1": False})]
+    ),
+    "one value each": Space({"a": Choice([3]), "b": Choice(range(40)), "c": Choice(["x"])}),
+    "10^30": Space(layered(30), [Linear({f"{i}.heads": 1.0 for i in range(30)}, 60)]),
+}
+TINY = {
+    "one point": Space({"a": Choice([1])}),
+    "no choice": Space({}),
+    "seven points": Space({"a": Choice([1, 2, 3]), "b": Choice([0, 1, 2, 3, 4], Condition("a", [1]))}),
+    "three points of a vast space": Space(
+        {f"{i}": Choice([0, 1]) for i in range(100)}, [Linear({f"{i}": 1.0 + (i > 1) for i in range(100)}, 1)]
+    ),
+}
+
+
+def measure(architecture: Architecture, objectives: Sequence[str]) -> dict[str, float]:
+    """A made-up landscape: any fixed function of the architecture."""
+    rng = np.random.default_rng(int(architecture.hash, 16))
+    return {name: float(rng.random()) for name in objectives}
+
+
+def search(
+    space: Space, strategy: Strategy, trials: int, objectives: Sequence[str] = ("loss",), batch: int = 1
+) -> list[Trial]:
+    """A search without a store: every fifth trial fails, every seventh gives NaN."""
+    history: list[Trial] = []
+    while len(history) < trials:
+        number = len(history)
+        proposals = strategy(space, tuple(history), batch, np.random.default_rng([1, number]))
+        assert len(proposals) <= batch
+        if not proposals:
+            break
+        history += [settle(number + i, proposal, objectives) for i, proposal in enumerate(proposals)]
+    return history
+
+
+def settle(number: int, proposal: Proposal, objectives: Sequence[str]) -> Trial:
+    if number % 5 == 4:
+        return Trial(number, proposal, "failed", {}, error="it broke")
+    values = measure(proposal.architecture, objectives)
+    if number % 7 == 6:
+        values = dict.fromkeys(objectives, float("nan"))
+    return Trial(number, proposal, "complete", values)
+
+
+def tried(history: Sequence[Trial]) -> list[Architecture]:
+    return [trial.proposal.architecture for trial in history]
+
+
+each_strategy = pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
+each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+each_tiny = pytest.mark.parametrize("space", TINY.values(), ids=TINY)
+
+
+@each_strategy
+@each_space
+def test_every_proposal_is_valid_and_new(make: Make, space: Space) -> None:
+    history = search(space, make(space, ["loss"]), 30)
+    assert len(history) == 30
+    for architecture in tried(history):
+        space.check(architecture)
+    assert len(set(tried(history))) == 30
+
+
+@each_strategy
+@each_space
+def test_a_batch_has_no_duplicates(make: Make, space: Space) -> None:
+    history = search(space, make(space, ["loss"]), 28, batch=7)
+    assert len(history) == 28 == len(set(tried(history)))
+
+
+@each_strategy
+@each_space
+def test_a_seed_gives_the_same_search_again(make: Make, space: Space) -> None:
+    first, again = (search(space, make(space, ["loss"]), 25) for _ in range(2))
+    assert [trial.proposal for trial in first] == [trial.proposal for trial in again]
+
+
+@each_strategy
+def test_another_seed_gives_another_search(make: Make) -> None:
+    space = SPACES["10^30"]
+    history = search(space, make(space, ["loss"]), 20)
+    one, two = (make(space, ["loss"])(space, history, 3, np.random.default_rng(seed)) for seed in (1, 2))
+    assert one != two
+
+
+@each_strategy
+@pytest.mark.parametrize("objectives", [["a"], ["a", "b"], ["a", "b", "c"]], ids=len)
+def test_any_number_of_objectives(make: Make, objectives: list[str]) -> None:
+    space = SPACES["constraints"]
+    assert len(search(space, make(space, objectives), 25, objectives)) == 25
+
+
+@each_strategy
+@each_tiny
+def test_a_tiny_space_is_tried_to_its_last_point_and_no_further(make: Make, space: Space) -> None:
+    points = set(space.points())
+    history = search(space, make(space, ["loss"]), 50)
+    assert set(tried(history)) == points and len(history) == len(points)
+    batched = search(space, make(space, ["loss"]), 50, batch=5)
+    assert set(tried(batched)) == points and len(batched) == len(points)
+
+
+@each_strategy
+def test_running_trials_are_not_proposed_again(make: Make) -> None:
+    space = TINY["seven points"]
+    running = [Trial(i, Proposal(point), "running") for i, point in enumerate(space.points())]
+    for missing in running:
+        others = [trial for trial in running if trial is not missing]
+        proposals = make(space, ["loss"])(space, others, 3, np.random.default_rng(0))
+        assert [proposal.architecture for proposal in proposals] == [missing.proposal.architecture]
+
+
+@each_strategy
+def test_only_failures_so_far_are_survived(make: Make) -> None:
+    space = SPACES["plain"]
+    failed = [Trial(i, Proposal(p), "failed", error="no") for i, p in zip(range(12), space.points(), strict=False)]
+    nan = [
+        Trial(12 + i, Proposal(p), "complete", {"loss": float("nan")})
+        for i, p in enumerate(list(space.points())[12:20])
+    ]
+    proposals = make(space, ["loss"])(space, failed + nan, 10, np.random.default_rng(0))
+    assert len(proposals) == 10 and not {p.architecture for p in proposals} & set(tried(failed + nan))
+
+
+@each_strategy
+def test_a_strategy_holds_nothing_and_changes_nothing(make: Make) -> None:
+    space = SPACES["conditions"]
+    strategy = make(space, ["loss"])
+    history = search(space, strategy, 15)
+    before = copy.deepcopy([trial.proposal for trial in history])
+    fresh = make(space, ["loss"])(space, history, 2, np.random.default_rng(9))
+    strategy(space, history[:4], 2, np.random.default_rng(3))
+    assert strategy(space, history, 2, np.random.default_rng(9)) == fresh
+    assert [trial.proposal for trial in history] == before
+
+
+@each_strategy
+def test_parents_are_trials_of_the_history(make: Make) -> None:
+    space = SPACES["conditions"]
+    for trial in search(space, make(space, ["loss"]), 25):
+        assert all(0 <= parent < trial.number for parent in trial.proposal.parents)
+
+
+@each_strategy
+def test_a_history_read_from_the_store_gives_the_same_proposals(make: Make, tmp_path: Path) -> None:
+    space = SPACES["constraints"]
+    strategy = make(space, ["loss"])
+    history = search(space, strategy, 20)
+    store = Store.open(tmp_path / "s.journal", space, ["loss"], seed=1)
+    for trial in history:
+        number = store.begin(trial.proposal)
+        store.finish(number, trial.values, 0.0, trial.error)
+    store.close()
+    read = Store.read(tmp_path / "s.journal").history()
+    assert [trial.proposal for trial in read] == [trial.proposal for trial in history]
+    for known in (0, 7, 13, 20):
+        rngs = [np.random.default_rng([1, known]) for _ in range(2)]
+        assert strategy(space, read[:known], 2, rngs[0]) == strategy(space, history[:known], 2, rngs[1])
