@@ -28,13 +28,12 @@ Runs = list[list[Tensor]]
 class Bench:
     """A private copy of a model, in double precision where it is small and runs in it, with two inputs."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs, axes: Sequence[Axis], rng: np.random.Generator) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, rng: np.random.Generator) -> None:
         self.rng = rng
         self.inputs = [dict(inputs), like(inputs, rng)]
         self.model = skeleton(model).eval()
         if sum(p.numel() for p in model.parameters()) <= DOUBLE_UP_TO:
             self._double(model)
-        self._tell_units_apart(axes)
         self.outputs = self.run(self.model)
 
     def _double(self, model: nn.Module) -> None:
@@ -50,7 +49,7 @@ class Bench:
             return  # a model that makes single-precision tensors itself is tried in single precision
         self.model, self.inputs = precise, inputs
 
-    def _tell_units_apart(self, axes: Sequence[Axis]) -> None:
+    def tell_units_apart(self, axes: Sequence[Axis]) -> None:
         """Units that are all alike (zero biases, unit norms) cannot show a permutation: nudge such tensors a little."""
         old = tensors(self.model)
         nudged: dict[str, Tensor] = {}
@@ -60,7 +59,9 @@ class Bench:
                 if tensor.is_floating_point() and _alike(tensor, place):
                     noise = torch.from_numpy(self.rng.standard_normal(tuple(tensor.shape))).to(tensor)
                     nudged[place.parameter] = tensor * (1 + 0.05 * noise) + 0.02 * noise.abs() * (tensor == 0)
-        replace(self.model, nudged)
+        if nudged:
+            replace(self.model, nudged)
+            self.outputs = self.run(self.model)
 
     def run(self, model: nn.Module) -> Runs:
         """The main outputs on each input."""
@@ -125,9 +126,7 @@ class Bench:
                     if gradient is None:
                         found.setdefault((axis.name, i), None)
                         continue
-                    value = held[place.parameter].detach()
-                    move = value.index_select(place.dim, _moved(value, place, orders[axis.name])) - value
-                    effect = abs(float((gradient * move).sum()))
+                    effect = _slope(held[place.parameter].detach(), gradient, place, orders[axis.name])
                     found[axis.name, i] = max(found.get((axis.name, i)) or 0.0, effect)
         return found
 
@@ -158,10 +157,14 @@ def _alike(tensor: Tensor, place: Place) -> bool:
     return all(torch.equal(first, tensor.index_select(place.dim, torch.from_numpy(unit))) for unit in place.index[1:])
 
 
-def _moved(tensor: Tensor, place: Place, order: np.ndarray) -> Tensor:
-    positions = np.arange(tensor.shape[place.dim])
+def _slope(value: Tensor, gradient: Tensor, place: Place, order: np.ndarray) -> float:
+    """The directional derivative along a permutation of the units at one place."""
+    if place.dim > 0:  # of a table only the rows that were looked up count
+        rows = gradient.flatten(1).abs().amax(1).nonzero()[:, 0]
+        value, gradient = value[rows], gradient[rows]
+    positions = np.arange(value.shape[place.dim])
     positions[place.index] = place.index[order]
-    return torch.from_numpy(positions)
+    return abs(float((gradient * (value.index_select(place.dim, torch.from_numpy(positions)) - value)).sum()))
 
 
 def _zeroed(old: Mapping[str, Tensor], axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

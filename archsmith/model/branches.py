@@ -81,7 +81,7 @@ def _removable(
     model: nn.Module, last: dict[str, ModuleCall], whole: str, end: str, producers: list[str], exit_: Use
 ) -> str | None:
     """The one module that gives the branch's result, or else the highest that holds its producers and nothing more."""
-    if whole and whole in last and last[whole].exit is exit_ and last[whole].items >= 0:
+    if whole and whole in last and last[whole].exits == {exit_} and last[whole].items >= 0:
         return whole
     inner = common(producers)
     parent = owner(inner)

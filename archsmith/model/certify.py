@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
+from itertools import islice
 
 import numpy as np
 
 from archsmith.model.anatomy import Axis, Branch, Certificate
 from archsmith.model.axes import Candidate
 from archsmith.model.bench import Bench
-from archsmith.model.integers import Integers, guesses, holders
+from archsmith.model.integers import MAX_TRIES, Integers, guesses, holders
 from archsmith.model.share import owner
 from archsmith.model.trace import Traced
 
@@ -117,6 +118,7 @@ class _Slices:
     def __init__(self, bench: Bench, traced: Traced) -> None:
         self.bench, self.traced = bench, traced
         self.learned: dict[str, list[frozenset[str]]] = {}
+        self.hopeless: set[str] = set()  # kinds of which nothing passed after every guess: no more long searches
 
     def error(self, group: Sequence[Candidate]) -> tuple[bool, float, str]:
         """Cut a random half of each axis: (equal to the mask, deviation, what went wrong)."""
@@ -163,7 +165,8 @@ class _Slices:
     def _with_integers(self, candidate: Candidate, verdicts: Verdicts) -> Candidate | None:
         known = self.learned.setdefault(candidate.axis.kind, [])
         first: tuple[float, str] | None = None
-        for integers in self._guesses(candidate):
+        tries = 2 if candidate.axis.kind in self.hopeless else MAX_TRIES
+        for integers in islice(self._guesses(candidate), tries):
             tried = _with(candidate, integers)
             equal, error, wrong = self.error([tried])
             if equal:
@@ -173,6 +176,8 @@ class _Slices:
             first = first or (error, wrong)
         error, wrong = first or (float("inf"), "")
         verdicts.reject(candidate.axis.name, wrong, error)
+        if not known:
+            self.hopeless.add(candidate.axis.kind)
         return None
 
     def _accept(self, candidate: Candidate, error: float, verdicts: Verdicts) -> None:
@@ -212,8 +217,8 @@ def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdict
     passed: list[Branch] = []
     for kind in ("attention", "ffn"):
         group = [branch for branch in branches if branch.kind == kind]
-        if len(group) > 1 and _skipped(bench, group, Verdicts()):
-            passed += [branch for branch in group if _skipped(bench, group, verdicts)]
+        if len(group) > 1 and _skipped(bench, group, verdicts):
+            passed += group
         else:
             passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]
     passed += [branch for branch in branches if branch.kind == "layer" and _skipped(bench, [branch], verdicts)]

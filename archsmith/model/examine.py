@@ -24,9 +24,10 @@ def examine(model: nn.Module, inputs: Mapping[str, Tensor], rng: np.random.Gener
     """
     private = skeleton(model).eval()
     check_runs(private, inputs)
-    traced = trace(private, inputs)
+    bench = Bench(private, inputs, rng)
+    traced = trace(bench.model, bench.inputs[0])
     candidates, frozen = axes.propose(traced, private)
-    bench = Bench(private, inputs, [candidate.axis for candidate in candidates], rng)
+    bench.tell_units_apart([candidate.axis for candidate in candidates])
     verdicts = Verdicts()
     certified = certify_axes(bench, traced, candidates, verdicts)
     proposed = branches.propose(traced, private, candidates)

@@ -1,7 +1,7 @@
 """The masked model that a cut is compared with: its norms and means see only the kept units.
 
 A layer norm over 256 of 384 channels divides by 256. Masking alone leaves the division by 384, so the operators
-that average (they were numbered during the trace) are computed over the kept positions only.
+that average (they were noted in order during the trace) are computed over the kept positions only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archsmith.model.labels import Atom, Label, Mismatch, leaves, units
-from archsmith.model.trace import Traced
+from archsmith.model.trace import AVERAGES, Traced
 
 _NORMS = {"native_layer_norm", "_fused_rms_norm", "rms_norm"}
 
@@ -25,23 +25,21 @@ class Reference(TorchDispatchMode):
 
     def __init__(self, traced: Traced, keep: Mapping[Atom, np.ndarray]) -> None:
         super().__init__()
-        self.number = 0
-        self.restricted: dict[int, tuple[str, dict[int, Tensor]]] = {}
-        for number, (name, averaged) in traced.means.items():
+        self.waiting: list[tuple[str, dict[int, Tensor]]] = []
+        for name, averaged in traced.means[::-1]:
             dims = {dim: kept for dim, label in averaged if (kept := _kept(label, keep)) is not None}
-            if dims:
-                self.restricted[number] = (name, dims)
+            self.waiting.append((name, dims))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        number, self.number = self.number, self.number + 1
-        if number not in self.restricted:
+        name = func.overloadpacket._qualified_op_name.split("::")[-1]
+        if name not in AVERAGES:
             return func(*args, **(kwargs or {}))
-        name, dims = self.restricted[number]
-        if name != func.overloadpacket._qualified_op_name.split("::")[-1]:
+        expected, dims = self.waiting.pop() if self.waiting else ("", {})
+        if name != expected:
             raise Mismatch("the model runs other operators on other inputs")
-        if name in _NORMS:
+        if name in _NORMS and dims:
             return _norm(func, args, dims)
         x = args[0]
         for dim, kept in dims.items():

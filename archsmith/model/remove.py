@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
@@ -26,8 +27,9 @@ def remove(model: nn.Module, branches: Iterable[Branch]) -> None:
     for parent, places in numbered.values():
         for i, entry in enumerate(parent.children()):
             for path, attribute in places:
-                if path in dict(entry.named_modules()):
-                    setattr(entry.get_submodule(path), attribute, i)
+                module = dict(entry.named_modules()).get(path)
+                if module is not None and hasattr(module, attribute):
+                    setattr(module, attribute, i)
 
 
 def _stub(model: nn.Module, branch: Branch) -> None:
@@ -46,22 +48,16 @@ def _stub(model: nn.Module, branch: Branch) -> None:
     put(model, branch.module, Skip(branch.items))
 
 
+_NUMBER = re.compile(r"idx|index|layer|block|number|depth|_id$")
+
+
 def _numbers(entries: nn.Module) -> list[tuple[str, str]]:
-    """The attributes (path in an entry, name) in which every entry of a list of two or more holds its own number."""
-    listed = list(entries.children())
-    if len(listed) < 2:
-        return []
-    found = [
-        (path, name)
-        for path, module in listed[1].named_modules()
-        for name, value in vars(module).items()
-        if type(value) is int and value == 1
-    ]
-    return [(path, name) for path, name in found if all(_holds(e, path, name, i) for i, e in enumerate(listed))]
-
-
-def _holds(entry: nn.Module, path: str, name: str, number: int) -> bool:
-    module = dict(entry.named_modules()).get(path)
-    value = getattr(module, name, None)
-    # A piece that was skipped holds no number any more.
-    return module is None or not hasattr(module, name) or (type(value) is int and value == number)
+    """The attributes (path in an entry, name) in which the entries of a list hold their own number."""
+    holders: dict[tuple[str, str], list[bool]] = {}
+    for i, entry in enumerate(entries.children()):
+        for path, module in entry.named_modules():
+            for name, value in vars(module).items():
+                if type(value) is int and _NUMBER.search(name):
+                    holders.setdefault((path, name), []).append(value == i)
+    # A piece that was skipped earlier holds no number any more, so not every entry need have one.
+    return [key for key, right in holders.items() if len(right) > 1 and all(right)]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from archsmith.errors import BadInput
@@ -24,11 +25,35 @@ def skeleton(model: nn.Module) -> nn.Module:
     """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     try:
-        return copy.deepcopy(model, memo)
+        return _twin(model, memo)
     except (TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             "a model must allow copy.deepcopy", str(error), type(model).__name__, "take out what cannot be copied"
         ) from error
+
+
+_PLAIN = (type(None), bool, int, float, str, type, torch.dtype, torch.device)
+
+
+def _twin(module: nn.Module, memo: dict[int, Any]) -> Any:
+    """`copy.deepcopy` of a module, several times faster: hooks and plain values need no deep copy."""
+    if id(module) in memo:
+        return memo[id(module)]
+    if hasattr(type(module), "__deepcopy__"):
+        return copy.deepcopy(module, memo)
+    twin = type(module).__new__(type(module))
+    memo[id(module)] = twin
+    for key, value in vars(module).items():
+        if isinstance(value, _PLAIN):
+            held: Any = value
+        elif key == "_modules":
+            held = {name: None if child is None else _twin(child, memo) for name, child in value.items()}
+        elif "_hooks" in key:
+            held = copy.copy(value)
+        else:
+            held = copy.deepcopy(value, memo)
+        twin.__dict__[key] = held
+    return twin
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -26,6 +26,10 @@ _SAME_STREAM = frozenset({"view", "_unsafe_view", "_to_copy", "clone", "alias", 
                           "permute", "transpose", "t", "contiguous", "native_dropout"})  # fmt: skip
 
 
+# Operators whose result depends on how many positions there are.
+AVERAGES = frozenset({"mean", "var", "std", "var_mean", "native_layer_norm", "_fused_rms_norm", "rms_norm"})
+
+
 @dataclass(frozen=True)
 class Use:
     """A product with a parameter: `inside` is summed over, `outside` comes out. `number` counts operators."""
@@ -47,7 +51,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """What went into a module and came out: the labels of its first tensor in and out, and the product it ends in.
+    """What went into a module and came out: the labels of its first tensor in and out, and the products it ends in.
 
     `rejoined`: additions to residual streams made inside. `items`: 0 where it gave a bare tensor, n where it gave a
     tuple of that tensor and n - 1 times None, -1 for anything else.
@@ -56,21 +60,22 @@ class ModuleCall:
     module: str
     entered: tuple[Label, ...]
     left: tuple[Label, ...]
-    exit: Use | None
+    exits: frozenset[Use]
     rejoined: int
     items: int
 
 
 @dataclass
 class Traced:
-    """All that one pass showed. `means`: number of an operator -> its name and the (dimension, label) it averages over."""
+    """All that one pass showed. `means`: of each operator in `AVERAGES` its name and what (dimension, label) it
+    averages over, in the order in which they ran."""
 
     parameters: dict[str, list[Label]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     heads: list[Label] = field(default_factory=list)
-    means: dict[int, tuple[str, list[tuple[int, Label]]]] = field(default_factory=dict)
+    means: list[tuple[str, list[tuple[int, Label]]]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     touched: set[str] = field(default_factory=set)
 
@@ -78,12 +83,12 @@ class Traced:
 @dataclass
 class _Flow:
     """Where a tensor comes from, as sets of stream numbers (bits): `before` all of them, `through` those that
-    passed a product on the way; `exit` the one product it is a rescaled result of; `names` parameters it views."""
+    passed a product on the way; `exits` the products it is a rescaled sum of; `name` the parameter it views."""
 
     stream: int
     before: int = 0
     through: int = 0
-    exit: Use | None = None
+    exits: frozenset[Use] = frozenset()
     name: str = ""
 
 
@@ -115,8 +120,8 @@ class Trace(TorchDispatchMode):
             if learn is None:
                 self.found.unknown[call.name] += 1
             self._give_up(call, f"it passes {call.name}: {error}")
-        if self.book.means:
-            self.found.means[self.number] = (call.name, self.book.means)
+        if call.name in AVERAGES:
+            self.found.means.append((call.name, self.book.means))
         self._flow(call)
         self.number += 1
         return out
@@ -143,18 +148,18 @@ class Trace(TorchDispatchMode):
         for flow in data:
             before |= flow.before | 1 << flow.stream
             through |= flow.through
-        leave = data[0].exit if len({id(flow.exit) for flow in data}) == 1 and data else None
+        exits = data[0].exits if len({flow.exits for flow in data}) == 1 else frozenset()
         use = self._use(call)
         if use is not None:
-            through, leave = before, use
+            through, exits = before, frozenset({use})
         elif len(data) == 2 and call.name in {"add", "add_"}:
-            leave = self._addition(call, data)
+            exits = self._addition(call, data)
         name = sources[0].name if len(sources) == 1 and call.name in _SAME_STREAM else ""
         keeps_stream = call.name in _SAME_STREAM and len(data) == 1
         for out in tree_leaves(call.out):
             if isinstance(out, Tensor):
                 stream = data[0].stream if keeps_stream else len(self.flows) + 1
-                self.flows[id(out)] = _Flow(stream, before, through, leave, name)
+                self.flows[id(out)] = _Flow(stream, before, through, exits, name)
 
     def _use(self, call: Call) -> Use | None:
         contraction = self.book.contraction
@@ -167,16 +172,16 @@ class Trace(TorchDispatchMode):
         self.found.uses.append(use)
         return use
 
-    def _addition(self, call: Call, data: list[_Flow]) -> Use | None:
-        """Is this sum a stream plus what a product made of that same stream?"""
+    def _addition(self, call: Call, data: list[_Flow]) -> frozenset[Use]:
+        """Is this sum a stream plus what products made of that same stream? What is it a sum of?"""
         for stream, branch in (data, data[::-1]):
-            if branch.through >> stream.stream & 1 and branch.exit is not None:
+            if branch.through >> stream.stream & 1 and branch.exits:
                 labels = self.book[call.first]
-                width = labels[1] if branch.exit.is_convolution and len(labels) == 4 else labels[-1]
-                self.found.additions.append(Addition(branch.exit, width))
-                return None
-        exits = {id(flow.exit): flow.exit for flow in data if flow.exit is not None}
-        return next(iter(exits.values())) if len(exits) == 1 and any(flow.exit is None for flow in data) else None
+                for leave in sorted(branch.exits, key=lambda use: use.number):
+                    width = labels[1] if leave.is_convolution and len(labels) == 4 else labels[-1]
+                    self.found.additions.append(Addition(leave, width))
+                return frozenset()
+        return data[0].exits | data[1].exits
 
 
 def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
@@ -226,7 +231,7 @@ def _leaving(mode: Trace, name: str) -> Any:
                 module=name,
                 entered=tuple(mode.book[entered]),
                 left=tuple(mode.book[left]),
-                exit=mode.flow(left).exit,
+                exits=mode.flow(left).exits,
                 rejoined=len(mode.found.additions) - before,
                 items=_items(out),
             )
