@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
 from archsmith.errors import BadInput
 
@@ -21,6 +21,14 @@ _MOVES = frozenset(
     | {"embedding", "empty", "fill_", "full", "index", "index_select", "lift_fresh", "new_ones", "new_zeros"}
     | {"ones", "ones_like", "scalar_tensor", "stack", "where", "zeros", "zeros_like"}
 )
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """FLOPs from the shapes (batch, heads, length, width) of the CPU's fused attention, which torch leaves out."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention}
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func._overloadpacket
         name = packet.__name__
         moves = name in _MOVES or func.is_view
-        if packet not in flop_registry and not moves:
+        if packet not in flop_registry and packet not in _FORMULAS and not moves:
             self.calls[f"{func.namespace}.{name}"] += 1
         return out
 
@@ -64,7 +72,11 @@ def count(model: nn.Module, inputs: Mapping[str, Tensor]) -> Costs:
     model.eval()
     try:
         # no_grad, not inference_mode: the counter must see aten operators of ordinary tensors.
-        with torch.no_grad(), FlopCounterMode(display=False) as flops, _Uncounted() as uncounted:
+        with (
+            torch.no_grad(),
+            FlopCounterMode(display=False, custom_mapping=dict(_FORMULAS)) as flops,
+            _Uncounted() as uncounted,
+        ):
             model(**inputs)
     finally:
         for module, mode in modes.items():

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from archsmith.cost.runtime import Latency
 from archsmith.errors import BadInput
 
 Calls = Mapping[str, Callable[[], object]]
+Clock = Literal["wall", "cpu"]
 
 # The interval's half width, as a share of the median, at which more rounds teach nothing that matters.
 NARROW = 0.01
@@ -49,9 +51,17 @@ def time_sessions(
 
 
 def sample_times(
-    calls: Calls, repeats: int, warmup: int, rng: np.random.Generator, seconds: float = float("inf")
+    calls: Calls,
+    repeats: int,
+    warmup: int,
+    rng: np.random.Generator,
+    seconds: float = float("inf"),
+    clock: Clock = "wall",
 ) -> dict[str, np.ndarray]:
     """Milliseconds of each call in each round, name -> (rounds,). Round i of all names is the same moment.
+
+    `clock` "cpu" counts the CPU time of this process instead: for calls of one thread it is the wall time of an idle
+    machine, and it does not count the time in which other work held the core.
 
     Raises `BadInput` for fewer than one repeat or no call.
     """
@@ -60,15 +70,16 @@ def sample_times(
     for call in calls.values():
         for _ in range(warmup):
             call()
+    now = time.process_time_ns if clock == "cpu" else time.perf_counter_ns
     names = list(calls)
     rounds: list[list[float]] = []
     started = time.perf_counter()
     while len(rounds) < repeats:
         times = [0.0] * len(names)
         for position in rng.permutation(len(names)):
-            before = time.perf_counter_ns()
+            before = now()
             calls[names[position]]()
-            times[position] = (time.perf_counter_ns() - before) / 1e6
+            times[position] = (now() - before) / 1e6
         rounds.append(times)
         if len(rounds) < FEWEST:
             continue

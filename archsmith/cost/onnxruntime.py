@@ -113,6 +113,9 @@ def capture(
         except Exception as error:
             message = str(error)
             if attempt < 2 and "Suggested fixes" in message:
+                # torch's reader of its own message expects nothing after the fixes.
+                head, _, fixes = message.partition("Suggested fixes:")
+                message = f"{head}Suggested fixes:{fixes.partition(chr(10) * 2)[0]}"
                 shapes = refine_dynamic_shapes_from_suggested_fixes(message, shapes)
                 continue
             raise BadInput(

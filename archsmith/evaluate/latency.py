@@ -28,6 +28,7 @@ from archsmith.cost import (
     sample_times,
     weight_bytes,
 )
+from archsmith.cost.measure import Clock
 from archsmith.evaluate.blocks import blocks, factors_of, group_of, pattern, skipped
 from archsmith.model.anatomy import Anatomy
 from archsmith.space import Space, Value
@@ -221,7 +222,9 @@ def _time_on(
                 ]
                 for precision in precisions:
                     calls = _calls(runtime, files, precision, bench, Path(folder))
-                    samples = sample_times(calls, bench.repeats, 2, rng, bench.seconds)
+                    # One thread's CPU time is its wall time without the other work of the machine.
+                    clock: Clock = "cpu" if bench.threads == 1 else "wall"
+                    samples = sample_times(calls, bench.repeats, 2, rng, bench.seconds, clock)
                     if not times[precision]:
                         times[precision].append(float(np.median(samples["0"])))
                     times[precision] += [
