@@ -70,12 +70,7 @@ def package_pairs(package: str) -> Iterator[Pair]:
 
 
 def source_pairs(source: bytes) -> Iterator[Pair]:
-    """The pairs of one Python source, in the order of its lines; nothing where it cannot be parsed.
-
-    >>> text = "Sort the rows of a table.\\n\\n    The order is stable: rows that compare equal keep the order they"
-    >>> list(source_pairs(f'def sort():\\n    \\"\\"\\"{text} had.\\"\\"\\"'.encode()))
-    [('Sort the rows of a table.', 'The order is stable: rows that compare equal keep the order they had.')]
-    """
+    """The pairs of one Python source, in the order of its lines; nothing where it cannot be parsed."""
     if b'"""' not in source and b"'''" not in source:
         return
     tree = _parse(source)
@@ -111,7 +106,12 @@ def _public(node: ast.Module | ast.ClassDef) -> Iterator[ast.ClassDef | ast.Func
 
 
 def clean_pair(docstring: str) -> Pair | None:
-    """The first paragraph and the rest, in plain words: no code, directives or markup; None where either is poor."""
+    """The first paragraph and the rest, in plain words: no code, directives or markup; None where either is poor.
+
+    >>> rest = "The order is `stable`: rows that compare equal keep the order that they had among each other."
+    >>> clean_pair("Sort the rows\\nof a table." + "\\n\\n" + rest)[0]
+    'Sort the rows of a table.'
+    """
     head, _, tail = docstring.partition("\n\n")
     summary, rest = _plain(head), _plain(tail)
     if not SUMMARY_CHARACTERS[0] <= len(summary) <= SUMMARY_CHARACTERS[1] or len(summary.split()) < 3:
