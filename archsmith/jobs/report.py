@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsmith.report.page import write_page
+from archsmith.report.picture import write_picture
 from archsmith.report.result import read_result
 from archsmith.report.story import read_story
 
 
 def report(run: str | Path) -> Path:
-    """Write `run/report.html` from `result.json` and `story.json`; raises `BadInput` where one is missing or broken."""
-    return write_page(read_result(run), read_story(run), Path(run))
+    """Write `run/report.html`, and `run/ladder.svg` for a README, from `result.json` and `story.json`; give the page.
+
+    Raises `BadInput` where one of the two is missing or broken, or the folder cannot be written.
+    """
+    result, story, folder = read_result(run), read_story(run), Path(run)
+    write_picture(result, story.title, folder)
+    return write_page(result, story, folder)

@@ -1,0 +1,36 @@
+"""Laws of the pages for users: links lead somewhere, code compiles, and commands and options exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from archsmith.cli import app
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_a_page_compiles(page: Path) -> None:
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        compile(code, page.name, "exec")
+
+
+def test_every_command_and_option_in_the_readme_exists() -> None:
+    blocks = "".join(re.findall(r"```\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    lines = [line.split() for line in blocks.replace("\\\n", " ").splitlines() if line.startswith("archsmith ")]
+    assert lines
+    for _, command, *words in lines:
+        options = {name for parameter in COMMANDS[command].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
