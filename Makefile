@@ -26,8 +26,8 @@ check: $(STAMP)
 
 # The report is tested in a real browser; where none can be installed that test skips and says why.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
-	  || (command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null) \
+	@{ command -v chromium && command -v chromedriver; } >/dev/null 2>&1 \
+	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || echo "no Chromium here: the browser test will be skipped"
 
 test: browser check
