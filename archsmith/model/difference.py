@@ -18,11 +18,9 @@ from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, rebuild
 
 Record = dict[str, Any]
 LISTS = (nn.ModuleList, nn.Sequential)
-LAYER_COUNTS = {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers"} | {
-    "encoder_layers",
-    "decoder_layers",
-    "depth",
-}
+LAYER_COUNTS = frozenset(["num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "depth"])
+LAYER_COUNTS |= {"encoder_layers", "decoder_layers"}
+MOST_CHANGES = 8  # a model cut evenly shows few different numbers; only such a cut can be said by a config
 
 
 def base_class(model: nn.Module) -> type[nn.Module] | None:
@@ -103,7 +101,8 @@ def _attributes(full: nn.Module, small: nn.Module) -> list[list[Any]]:
     for path, module in small.named_modules():
         old = plain_attributes(full.get_submodule(path))
         for name, value in plain_attributes(module).items():
-            if name not in old or old[name] != value or type(old[name]) is not type(value):
+            stale = name in LAYER_COUNTS and name in old and old[name] < value  # the list itself says how many are left
+            if not stale and (name not in old or old[name] != value or type(old[name]) is not type(value)):
                 changed.append([path, name, to_json(value)])
     return changed
 
@@ -146,28 +145,31 @@ def aligned(full: Sequence[frozenset[Any]], small: Sequence[frozenset[Any]]) -> 
 
 
 def fitted(base: type[nn.Module], config: Any, small: nn.Module) -> tuple[Any, Any]:
-    """Two copies of `config` that say more of the cut model: all that fits, and the number of layers only.
+    """Two copies of `config` that say more of the cut model: everything if that is possible, and its number of layers.
 
-    An integer of the config is changed to a value seen in `small` when the difference shrinks and nothing new differs.
+    Integers of the config are changed, one after another, to numbers seen in `small` as long as the difference shrinks
+    and nothing new differs. A config that in the end says a part of the widths only would mislead, and is not kept.
     """
     layers = _with_layer_counts(base, deepcopy(config), small)
     best, left = layers, _facts(difference(base, layers, small))
     changes = _changed_numbers(base, layers, small)
+    if len(changes) > MOST_CHANGES:
+        return layers, layers
     for name, value in sorted(_integers(layers).items()):
-        for new in sorted(changes.get(value, ())):
+        for new in sorted(new for old, new in changes if old == value):
             trial = deepcopy(best)
             setattr(trial, name, new)
             facts = _try(base, trial, small)
             if facts is not None and facts < left:
                 best, left = trial, facts
-    return best, layers
+    return (layers if left else best), layers
 
 
 def _with_layer_counts(base: type[nn.Module], config: Any, small: nn.Module) -> Any:
     """The config with fewer layers where a count in it fits a shortened list, and its lists of that length too."""
-    full = build_uncut(base, config)
-    for path, indices in _kept(build_uncut(base, config), small).items():
-        length = len(full.get_submodule(path))  # type: ignore[arg-type]
+    full, shortened = build_uncut(base, config), build_uncut(base, config)
+    for path, indices in _kept(shortened, small).items():
+        length = _length(full, path)
         for name in [name for name, value in _integers(config).items() if name in LAYER_COUNTS and value == length]:
             trial = deepcopy(config)
             for key, value in vars(config).items():  # first the lists: a config may check their length
@@ -175,10 +177,21 @@ def _with_layer_counts(base: type[nn.Module], config: Any, small: nn.Module) -> 
                     setattr(trial, key, [value[index] for index in indices])
             setattr(trial, name, len(indices))
             facts = _try(base, trial, small)
-            if facts is not None and ("kept", path) not in {fact[:2] for fact in facts}:
+            if facts is not None and ("kept", path) not in {fact[:2] for fact in facts} and _cache_fits(trial, small):
                 config = trial
                 break
     return config
+
+
+def _cache_fits(config: Any, small: nn.Module) -> bool:
+    """Does the key-value cache have a place for every layer? T5 sizes it by its encoder's number of layers."""
+    places = [getattr(module, name) for module in small.modules() for name in POSITION_NAMES if hasattr(module, name)]
+    return max((place for place in places if type(place) is int), default=-1) < int(config.num_hidden_layers)
+
+
+def _length(model: nn.Module, path: str) -> int:
+    """How many entries the list at `path` has."""
+    return len(list(model.get_submodule(path).children()))
 
 
 def _integers(config: Any) -> Mapping[str, int]:
@@ -191,8 +204,8 @@ def _integers(config: Any) -> Mapping[str, int]:
     }
 
 
-def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> dict[int, set[int]]:
-    """Each whole number of the uncut model -> the numbers that stand in its places in the cut model."""
+def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> set[tuple[int, int]]:
+    """Pairs of a whole number of the uncut model and one that stands in its place in the cut model."""
     record = difference(base, config, small)
     full = build_uncut(base, config)
     rebuild(full, {key: record.get(key, {}) for key in ("kept", "stubs")})
@@ -204,11 +217,7 @@ def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> di
         for pair in zip(old_shapes[name], shape, strict=False)
     ]
     pairs += [(getattr(full.get_submodule(path), name, None), new) for path, name, new in record.get("attributes", [])]
-    changes: dict[int, set[int]] = {}
-    for old, new in pairs:
-        if type(old) is int and type(new) is int and old != new:
-            changes.setdefault(old, set()).add(new)
-    return changes
+    return {(old, new) for old, new in pairs if type(old) is int and type(new) is int and old != new}
 
 
 def _try(base: type[nn.Module], config: Any, small: nn.Module) -> set[tuple[str, ...]] | None:

@@ -20,6 +20,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.models.auto import modeling_auto
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model import modeling_archsmith, stubs
@@ -160,9 +161,8 @@ def auto_classes(base: type[nn.Module], config: Any) -> list[str]:
     ['AutoModelForSequenceClassification']
     """
     found = []
-    for name in dir(transformers):
-        auto = getattr(transformers, name) if re.fullmatch(r"AutoModel(For\w+)?", name) else None
-        mapping = getattr(auto, "_model_mapping", None)
+    for name, auto in vars(modeling_auto).items():
+        mapping = getattr(auto, "_model_mapping", None) if re.fullmatch(r"AutoModel(For\w+)?", name) else None
         names = mapping._model_mapping.get(config.model_type, ()) if mapping is not None else ()
         if base.__name__ in ((names,) if isinstance(names, str) else names):
             found.append(name)

@@ -1,0 +1,263 @@
+"""What `save` writes loads where archsmith is absent, and computes what the cut model computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from archsmith.errors import ArchsmithError, BadInput
+from archsmith.model import Plan, cut, examine, plan
+from archsmith.model.anatomy import Anatomy
+from archsmith.model.load import Loaded, demo_model, load
+from archsmith.model.save import auto_classes, load_exported, load_saved, save
+
+ELSEWHERE = Path(__file__).with_name("load_elsewhere.py")
+TWO_LAYERS = {"num_hidden_layers": 2}
+OFTEN: dict[str, dict[str, int]] = {
+    "bert": {},
+    "gpt2": {"n_layer": 2},
+    "qwen2": TWO_LAYERS,
+    "t5": {"num_layers": 2},
+    "vit": TWO_LAYERS,
+    "modernbert": TWO_LAYERS,
+}
+SELDOM: dict[str, dict[str, int]] = {"distilbert": {}, "roberta": {}, "llama": {}, "deberta-v2": {}, "mpnet": {}}
+WIDTHS = ("heads", "kv_groups", "ffn")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Path:
+    try:
+        return demo_model()
+    except BadInput as error:
+        pytest.skip(str(error))
+
+
+def uneven_widths(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A different subset of units of every attention and feed-forward axis."""
+    return {
+        name: np.sort(rng.permutation(axis.size)[: rng.integers(1, axis.size)])
+        for name, axis in anatomy.axes.items()
+        if axis.kind in WIDTHS and axis.size > 1
+    }
+
+
+def widths(anatomy: Anatomy, rng: np.random.Generator) -> Plan:
+    return plan(anatomy, uneven_widths(anatomy, rng))
+
+
+def half_ffn(anatomy: Anatomy, rng: np.random.Generator) -> Plan:
+    return plan(anatomy, {n: range(axis.size // 2) for n, axis in anatomy.axes.items() if axis.kind == "ffn"})
+
+
+def first_layers(anatomy: Anatomy, rng: np.random.Generator) -> Plan:
+    """Without the first layer that may go: what is left must move down in the cache."""
+    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
+    return plan(anatomy, {}, layers[:1])
+
+
+def everything(anatomy: Anatomy, rng: np.random.Generator) -> Plan:
+    """Uneven widths, half the residual width, a layer, an attention and a feed-forward block less."""
+    keep = uneven_widths(anatomy, rng)
+    keep |= {n: np.arange(a.size // 2) for n, a in anatomy.axes.items() if a.kind == "residual"}
+    chosen: dict[str, str] = {}
+    used: set[str | None] = set()
+    for kind in ("layer", "attention", "ffn"):
+        for name, branch in anatomy.branches.items():
+            place = branch.module if kind == "layer" else branch.layer
+            if branch.kind == kind and place not in used and kind not in chosen:
+                chosen[kind] = name
+                used.add(place)
+    return plan(anatomy, keep, list(chosen.values()))
+
+
+CUTS = (widths, half_ffn, first_layers, everything)
+SAID_BY_CONFIG = {"half_ffn", "first_layers"}
+Saved = Mapping[tuple[str, str], Path]
+
+
+def save_and_load_elsewhere(families: Mapping[str, dict[str, int]], root: Path) -> Saved:
+    """(family, cut) -> its folder: saved, and loaded by a process that has no archsmith."""
+    folders = {}
+    for family, config in families.items():
+        model, inputs = tiny_model(family, **config)
+        anatomy = examine(model, inputs, np.random.default_rng(0))
+        for make in CUTS:
+            folder = folders[family, make.__name__] = root / f"{family}-{make.__name__}"
+            folder.mkdir()
+            small = cut(model, make(anatomy, np.random.default_rng(1)))
+            with torch.no_grad():
+                save_file({"logits": small(**inputs)[0].clone()}, folder / "expected.safetensors")
+            save(small, Loaded(model, None, family, "transformers", example=inputs), folder / "model", {"cut": family})
+            save_file({key: value.contiguous() for key, value in inputs.items()}, folder / "inputs.safetensors")
+            (folder / "auto").write_text(auto_classes(type(model), model.config)[0])
+    command = [sys.executable, str(ELSEWHERE), str(root)]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(root.with_name("modules"))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folders
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    return save_and_load_elsewhere(OFTEN, tmp_path_factory.mktemp("saved"))
+
+
+def check_outputs(saved: Saved, family: str) -> None:
+    for name in (make.__name__ for make in CUTS):
+        expected = load_file(saved[family, name] / "expected.safetensors")["logits"]
+        found = load_file(saved[family, name] / "outputs.safetensors")
+        assert torch.equal(found["logits"], expected), name
+        assert torch.equal(found["again"], expected), f"{name}, saved by transformers and loaded again"
+        assert "cached" not in found or torch.equal(found["cached"], found["uncached"]), name
+
+
+@pytest.mark.parametrize("family", OFTEN)
+def test_a_saved_model_computes_the_same_bits_without_archsmith(saved: Saved, family: str) -> None:
+    check_outputs(saved, family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SELDOM)
+def test_a_saved_model_of_any_family_computes_the_same_bits(tmp_path: Path, family: str) -> None:
+    check_outputs(save_and_load_elsewhere({family: SELDOM[family]}, tmp_path / "saved"), family)
+
+
+@pytest.mark.parametrize("family", OFTEN)
+def test_code_is_shipped_only_where_the_config_cannot_say_it(saved: Saved, family: str) -> None:
+    for name in (make.__name__ for make in CUTS):
+        config = json.loads((saved[family, name] / "model/config.json").read_text())
+        has_code = (saved[family, name] / "model/modeling_archsmith.py").exists()
+        assert has_code == ("archsmith" in config) == ("auto_map" in config), name
+        # ModernBERT's first layer has no norm before attention, and T5's encoder may not have fewer layers than its
+        # decoder (the cache): no config has a model like that.
+        if name == "half_ffn" or family not in ("modernbert", "t5"):
+            assert has_code == (name not in SAID_BY_CONFIG), name
+
+
+@pytest.mark.parametrize("family", ["bert", "qwen2"])
+def test_own_results_load_without_running_their_code(saved: Saved, family: str) -> None:
+    for folder in (saved[family, make.__name__] for make in CUTS):
+        inputs = load_file(folder / "inputs.safetensors")
+        code = folder / "model/modeling_archsmith.py"
+        if code.exists():
+            code.write_text("raise SystemExit('the code of the folder was run')")
+        for model in (load(str(folder / "model")).model, load_saved(folder / "model")):
+            with torch.no_grad():
+                assert torch.equal(model(**inputs)[0], load_file(folder / "expected.safetensors")["logits"])
+
+
+def test_a_result_can_be_cut_and_saved_again(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model, inputs = tiny("bert", num_hidden_layers=2)
+    rng = np.random.default_rng(3)
+    for step in ("one", "two"):
+        anatomy = examine(model, inputs, rng)
+        keep = {n: range(1, a.size) for n, a in anatomy.axes.items() if a.kind in WIDTHS and "layer.1" not in n}
+        small = cut(model, plan(anatomy, keep))
+        save(small, Loaded(model, None, step, "transformers", example=inputs), tmp_path / step)
+        model = load(str(tmp_path / step)).model
+        with torch.no_grad():
+            assert torch.equal(model(**inputs)[0], small(**inputs)[0])
+    record = json.loads((tmp_path / "two/config.json").read_text())["archsmith"]
+    assert record["shapes"]["bert.encoder.layer.0.intermediate.dense.weight"] == [46, 32]
+
+
+def test_tied_weights_are_written_once_and_stay_tied(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model, inputs = tiny("qwen2")
+    save(model, Loaded(model, None, "qwen2", "transformers", example=inputs), tmp_path / "model")
+    with safe_open(tmp_path / "model/model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118  (not a mapping)
+    back: Any = load(str(tmp_path / "model")).model
+    assert back.lm_head.weight is back.model.embed_tokens.weight
+
+
+def test_a_resized_buffer_comes_back(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model, inputs = tiny("bert")
+    table = model.bert.embeddings
+    table.position_ids = torch.arange(20).flip(0)[None]  # not persistent: the constructor would make 64 in order
+    table.register_buffer("scale", torch.full((3,), 0.5))
+    save(model, Loaded(model, None, "bert", "transformers", example=inputs), tmp_path / "model")
+    back: Any = load(str(tmp_path / "model")).model
+    assert torch.equal(back.bert.embeddings.position_ids, table.position_ids)
+    assert torch.equal(back.bert.embeddings.scale, table.scale)
+
+
+def test_a_sentence_model_keeps_its_pooling(demo: Path, tmp_path: Path) -> None:
+    loaded = load(str(demo))
+    anatomy_free: Any = loaded.model
+    del anatomy_free.encoder.layer[2]
+    save(anatomy_free, loaded, tmp_path / "model", {"layers": 5})
+    back = load(str(tmp_path / "model"))
+    assert back.kind == "sentence" and back.pooling == loaded.pooling
+    assert back.tokenizer("one two").input_ids == loaded.tokenizer("one two").input_ids
+    assert len(back.model.encoder.layer) == 5
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="not a dependency; checks our folder")
+    encoder = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    vector = encoder.encode(["what is cut"], convert_to_tensor=True)
+    inputs = back.tokenizer(["what is cut"], return_tensors="pt")
+    with torch.no_grad():
+        ours = nn.functional.normalize(back.model(**inputs)[0].mean(dim=1), dim=-1)
+    assert torch.allclose(vector, ours, atol=1e-6)
+
+
+class Convolutions(nn.Module):
+    """Not of transformers: saved as weights and an exported program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x_BCHW = torch.relu(self.norm(self.stem(image)))
+        return self.head(x_BCHW.mean(dim=(2, 3)))
+
+
+def test_any_module_is_saved_as_weights_and_a_program(tmp_path: Path) -> None:
+    model = Convolutions().eval()
+    image = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    save(model, Loaded(model, None, "x", "module", example={"image": image}), tmp_path / "model")
+    back = load_exported(tmp_path / "model/model.pt2", allow_code=True)
+    more = image.repeat(3, 1, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(back(image=more), model(more), atol=1e-6)
+    assert set(load_file(tmp_path / "model/model.safetensors")) == set(model.state_dict())
+
+
+def test_an_exported_program_is_not_run_unasked(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="runs only when allowed"):
+        load_exported(tmp_path / "model.pt2")
+    (tmp_path / "model.pt2").write_bytes(b"no archive")
+    with pytest.raises(BadInput, match=r"torch\.export program"):
+        load_exported(tmp_path / "model.pt2", allow_code=True)
+
+
+def test_the_original_folder_is_never_written(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model, inputs = tiny("bert")
+    save(model, Loaded(model, None, "bert", "transformers", example=inputs), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match="never written over"):
+        save(model, load(str(tmp_path)), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_module_that_is_no_stub_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model, inputs = tiny("bert")
+    loaded = Loaded(model, None, "bert", "transformers", example=inputs)
+    model.bert.encoder.layer[0].intermediate.dense = nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 48))
+    with pytest.raises(ArchsmithError, match="stubs only"):
+        save(model, loaded, tmp_path / "model")
