@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -51,7 +51,7 @@ class RunDirectory:
     def create(cls, path: str | Path, plan: JSON) -> RunDirectory:
         """Begin a run in a folder that is absent or empty. Raises `BadInput` for any other, leaving it as it was."""
         path = Path(path)
-        with _plain_errors(path):
+        with _usable(path):
             # A process killed while it created the run leaves only these two.
             if path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, PLAN_PART}:
                 raise BadInput("a new run needs an empty folder", "files", str(path), "name another with --out")
@@ -73,7 +73,7 @@ class RunDirectory:
         path = Path(path)
         if not (path / PLAN).is_file():
             raise BadInput("a run is a folder with a plan.json", "none", str(path), "start one with archsmith optimize")
-        with _plain_errors(path):
+        with _usable(path):
             lock = _take_lock(path)
             try:
                 return cls._held(path, lock)
@@ -103,7 +103,7 @@ class RunDirectory:
             return _read(record)["result"]
         scratch = self.path / ".scratch" / name
         began = time.perf_counter()
-        with _plain_errors(self.path):
+        with _room(self.path):
             try:
                 _clear(scratch)
                 scratch.mkdir(parents=True)
@@ -112,9 +112,10 @@ class RunDirectory:
                 seconds = round(time.perf_counter() - began, 3)
                 text = json.dumps({"result": result, "seconds": seconds}, indent=1, allow_nan=False)
                 self._end(name, scratch, text)
-            except BaseException:
+            finally:
                 _clear(scratch)
-                raise
+                with suppress(OSError):  # a stage within a stage has its scratch there too
+                    scratch.parent.rmdir()
         self.log.info("stage %s took %.1f s", name, seconds)
         return json.loads(text)["result"]
 
@@ -237,8 +238,19 @@ def _clear(folder: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    """A full disk and an unusable folder, said on one line; anything else passes."""
+def _usable(path: Path) -> Iterator[None]:
+    """A folder that cannot be made, entered or written to, said on one line."""
+    try:
+        with _room(path):
+            yield
+    except OSError as error:
+        at = str(error.filename or path)
+        raise BadInput("a run's folder must be writable", str(error.strerror), at, "name another") from error
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """A full disk, said on one line; anything else passes."""
     try:
         yield
     except BadInput:
@@ -247,19 +259,7 @@ def _plain_errors(path: Path) -> Iterator[None]:
         if any(_is_full(each) for each in _chain(error)):
             remedy = f"free some space and run archsmith resume {path}; finished stages are kept"
             raise BadInput("the disk must have room for the run", "none left", str(path), remedy) from error
-        at = getattr(error, "filename", None)
-        if _is_unusable(error) and at is not None and Path(str(at)) in _own_paths(path):
-            raise BadInput("a run's folder must be writable", str(error.args[-1]), str(at)) from error
         raise
-
-
-def _is_unusable(error: Exception) -> bool:
-    kinds = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
-    return isinstance(error, kinds) or getattr(error, "errno", None) == errno.EROFS
-
-
-def _own_paths(path: Path) -> tuple[Path, ...]:
-    return (path, path / LOCK, path / PLAN_PART, path / PLAN, path / LOG, path / "stages", *path.parents)
 
 
 def _is_full(error: BaseException) -> bool:

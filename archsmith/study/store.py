@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 import psutil
+import sqlalchemy.exc
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
@@ -30,6 +31,14 @@ from archsmith.trial import Proposal, Status, Trial
 
 SCHEMA = 1
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
+FAILURES = (
+    sqlite3.Error,
+    sqlalchemy.exc.SQLAlchemyError,
+    optuna.exceptions.StorageInternalError,
+    OSError,
+    ImportError,  # the driver of a database
+    RuntimeError,  # Optuna's word for tables of another version
+)
 STATUS: Mapping[TrialState, Status] = {
     TrialState.COMPLETE: "complete",
     TrialState.FAIL: "failed",
@@ -249,7 +258,7 @@ def _plain_errors(location: str) -> Iterator[None]:
         raise
     except KeyError as error:
         raise BadInput("a study must exist to be read", "none named search", location) from error
-    except (sqlite3.Error, OSError, ImportError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+    except FAILURES as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise BadInput("a study's store must be readable and writable", reason, location) from error
 
