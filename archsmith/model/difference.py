@@ -185,8 +185,13 @@ def _with_layer_counts(base: type[nn.Module], config: Any, small: nn.Module) -> 
 
 def _cache_fits(config: Any, small: nn.Module) -> bool:
     """Does the key-value cache have a place for every layer? T5 sizes it by its encoder's number of layers."""
-    places = [getattr(module, name) for module in small.modules() for name in POSITION_NAMES if hasattr(module, name)]
-    return max((place for place in places if type(place) is int), default=-1) < int(config.num_hidden_layers)
+    stacks = [
+        len(list(module.children()))
+        for path, module in small.named_modules()
+        if isinstance(module, LISTS) and not any(part.isdigit() for part in path.split("."))
+        if any(hasattr(part, name) for part in module.modules() for name in POSITION_NAMES)
+    ]
+    return max(stacks, default=0) <= int(config.num_hidden_layers)
 
 
 def _length(model: nn.Module, path: str) -> int:

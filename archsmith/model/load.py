@@ -65,7 +65,7 @@ def load(source: str, *, allow_code: bool = False, task: str | None = None) -> L
         raise BadInput(law, "auto_map", str(config_file), "read that code, then give --allow-code")
     with quiet():
         model = pretrained(folder, config, allow_code, task)
-        tokenizer = pretrained_tokenizer(folder, allow_code)
+        tokenizer = pretrained_tokenizer(folder, model.config, allow_code)
     pooling = read_pooling(folder) if task in (None, "sentence-embedding") else None
     model = model.float().eval()
     return Loaded(

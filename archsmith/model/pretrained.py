@@ -24,14 +24,33 @@ AUTO_CLASS = {
 }
 
 
+def load_saved(folder: Path | str) -> nn.Module:
+    """A transformers model that `save` wrote, rebuilt by the code of this package; code in the folder is not run."""
+    folder = Path(folder)
+    with quiet():
+        return pretrained(folder, read_json(folder / "config.json"), allow_code=False, task=None).eval()
+
+
+def without_record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Config values without what `save` wrote into them, so that the class of transformers itself takes them."""
+    return {name: value for name, value in config.items() if name not in ("archsmith", "auto_map", "model_type")}
+
+
 def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool, task: str | None) -> nn.Module:
     """The model of a folder, every weight read from its files."""
     safe = _check_weights(folder)
+    own = "archsmith" in config_values
+    kind: Any = _class_named(folder, config_values) if own else None
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=allow_code)
+        if kind is None:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=allow_code)
+        else:  # its code lies in the folder as well, but is never run: this package's own rebuilds it
+            config = kind.config_class.from_dict(without_record(config_values))
+            config.archsmith = config_values["archsmith"]
+            kind = type(kind.__name__, (Smaller, kind), {"__module__": __name__})
     except Exception as error:  # transformers raises whatever its config classes raise
         raise _unknown(folder, config_values, error) from None
-    kind = _model_class(folder, config, config_values, task)
+    kind = kind or _model_class(folder, config, config_values, task)
     code = {"trust_remote_code": allow_code} if kind.__name__.startswith("Auto") else {}
     try:
         model, report = kind.from_pretrained(
@@ -79,21 +98,24 @@ def _check_weights(folder: Path) -> bool:
 
 def _model_class(folder: Path, config: Any, values: Mapping[str, Any], task: str | None) -> Any:
     """What to call `from_pretrained` on: the class config.json names, with a head for the task."""
-    names = values.get("architectures") or []
-    own = "archsmith" in values
-    if "auto_map" in values and not own:
+    if "auto_map" in values:
         auto = AUTO_CLASS.get(task or "", "") or next((n for n in values["auto_map"] if n.startswith("AutoModel")), "")
         return getattr(transformers, auto or "AutoModel")
+    if task is None and values.get("architectures"):
+        return _class_named(folder, values)
     head = getattr(transformers, AUTO_CLASS.get(task or "", "AutoModel"))
-    if own or (task is None and names):
-        found = getattr(transformers, names[0], None) if names and re.fullmatch(r"\w+", str(names[0])) else None
-        if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-            raise _unknown(folder, values)
-        # Our own results are rebuilt by the code of this package; the copy that lies in the folder is never run.
-        return type(found.__name__, (Smaller, found), {"__module__": __name__}) if own else found
     if type(config) not in head._model_mapping:
         raise _unknown(folder, values)
     return head
+
+
+def _class_named(folder: Path, values: Mapping[str, Any]) -> Any:
+    """The class of transformers that config.json's `architectures` names."""
+    name = str((values.get("architectures") or ["none"])[0])
+    found = getattr(transformers, name, None) if re.fullmatch(r"\w+", name) else None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise _unknown(folder, values)
+    return found
 
 
 def _unknown(folder: Path, config: Mapping[str, Any], error: Exception | None = None) -> BadInput:
@@ -117,12 +139,15 @@ def _refuse_untrained(model: nn.Module, report: Mapping[str, Any], folder: Path)
         raise BadInput("weights have the shapes of config.json", str(wrong[0]), str(folder))
 
 
-def pretrained_tokenizer(folder: Path, allow_code: bool) -> Any | None:
+def pretrained_tokenizer(folder: Path, config: Any, allow_code: bool) -> Any | None:
+    """The tokenizer of a folder, None where it has none; `config` is its model's."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
     if not any((folder / name).is_file() for name in names):
         return None
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_code, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=allow_code, local_files_only=True
+        )
     except Exception as error:  # tokenizers raises a bare Exception for a corrupt file
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}" if str(error) else "an error"
         raise BadInput("the tokenizer files load", reason, str(folder)) from None

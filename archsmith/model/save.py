@@ -26,11 +26,11 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model import modeling_archsmith, stubs
 from archsmith.model.difference import base_class, difference, fitted
 from archsmith.model.load import Loaded
-from archsmith.model.modeling_archsmith import Smaller
-from archsmith.model.pretrained import quiet
+from archsmith.model.pretrained import load_saved, without_record
 from archsmith.model.sentence import write_pooling
 
 CODE_FILE = "modeling_archsmith.py"
+OWN_TYPE = "archsmith_"
 TOLERANCE = 1e-5  # of the output's scale: kernels may round differently for another memory layout
 
 
@@ -67,18 +67,6 @@ def save(
         model.train(was_training)
 
 
-def load_saved(folder: Path | str) -> nn.Module:
-    """A transformers model that `save` wrote, rebuilt by the code of this package; code in the folder is not run."""
-    folder = Path(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    base = getattr(transformers, config.architectures[0])
-    kind = type(base.__name__, (Smaller, base), {"__module__": __name__})
-    with quiet():
-        model = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)  # type: ignore[attr-defined]
-    assert isinstance(model, nn.Module)
-    return model.eval()
-
-
 def load_exported(path: Path | str, *, allow_code: bool = False) -> nn.Module:
     """The module of a model.pt2 that `save` wrote; call it with the keyword inputs it was exported with.
 
@@ -98,7 +86,8 @@ def _save_transformers(model: nn.Module, loaded: Loaded, folder: Path, example: 
     base = base_class(model)
     assert base is not None
     _copy_companions(model, loaded, folder)
-    original: Any = _plain_config(model)
+    config: Any = model.config
+    original = base.config_class.from_dict(without_record(config.to_dict()))  # type: ignore[attr-defined]
     problems = []
     for config in (*fitted(base, original, model), original):
         record = difference(base, config, model)
@@ -116,13 +105,6 @@ def _save_transformers(model: nn.Module, loaded: Loaded, folder: Path, example: 
     raise ArchsmithError(f"a saved model computes what the cut model computes; {problems[-1]} at {folder}")
 
 
-def _plain_config(model: nn.Module) -> Any:
-    """The model's config without what an earlier save wrote into it."""
-    config: Any = model.config
-    values = {key: value for key, value in config.to_dict().items() if key not in ("archsmith", "auto_map")}
-    return type(config).from_dict(values)
-
-
 def _write(model: nn.Module, base: type[nn.Module], config: Any, record: Mapping[str, Any], folder: Path) -> None:
     """Weights, config.json, and the modeling file where there is something to rebuild."""
     save_file(_state(model, record.get("buffers", {})), folder / "model.safetensors", metadata={"format": "pt"})
@@ -131,10 +113,14 @@ def _write(model: nn.Module, base: type[nn.Module], config: Any, record: Mapping
     values.pop("_name_or_path", None)
     (folder / CODE_FILE).unlink(missing_ok=True)
     if record:
+        # Under its own type no loader takes it for an ordinary model of this class and fills the gaps at random.
+        model_type = f"{OWN_TYPE}{config.model_type}"
         autos = auto_classes(base, config)
         module = CODE_FILE.removesuffix(".py")
-        values |= {"archsmith": dict(record), "auto_map": dict.fromkeys(autos, f"{module}.{base.__name__}")}
-        (folder / CODE_FILE).write_text(shipped_code(base.__name__, autos[:1]), encoding="utf-8")
+        values |= {"archsmith": dict(record), "model_type": model_type}
+        values["auto_map"] = {"AutoConfig": f"{module}.{type(config).__name__}"}
+        values["auto_map"] |= dict.fromkeys(autos, f"{module}.{base.__name__}")
+        (folder / CODE_FILE).write_text(shipped_code(base, config, autos[0]), encoding="utf-8")
     text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
@@ -169,15 +155,27 @@ def auto_classes(base: type[nn.Module], config: Any) -> list[str]:
     return sorted(found, key=lambda name: (name == "AutoModelForPreTraining", name)) or ["AutoModel"]
 
 
-def shipped_code(class_name: str, auto: list[str]) -> str:
-    """The modeling file for one class: the rebuilding code of this package, its stubs, and the class itself."""
+def shipped_code(base: type[nn.Module], config: Any, auto: str) -> str:
+    """The modeling file for one class: the rebuilding code of this package, its stubs, the class and its config."""
     stub_code = inspect.getsource(stubs).split("\nclass ", 1)[1]
     code = inspect.getsource(modeling_archsmith)
     line = "from archsmith.model.stubs import Bias, Skip\n"
     assert line in code
     code = code.replace(line, f"import transformers\n\n\nclass {stub_code.rstrip()}\n\n")
-    register = "".join(f'\n\n{class_name}.register_for_auto_class("{name}")' for name in auto)
-    return f"{code}\n\nclass {class_name}(Smaller, transformers.{class_name}):\n    pass{register}\n"
+    name, config_name = base.__name__, type(config).__name__
+    return f"""{code}
+
+class {config_name}(transformers.{config_name}):
+    model_type = "{OWN_TYPE}{config.model_type}"
+
+
+class {name}(Smaller, transformers.{name}):
+    config_class = {config_name}
+
+
+{config_name}.register_for_auto_class()
+{name}.register_for_auto_class("{auto}")
+"""
 
 
 def _copy_companions(model: nn.Module, loaded: Loaded, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,8 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model import Plan, cut, examine, plan
 from archsmith.model.anatomy import Anatomy
 from archsmith.model.load import Loaded, demo_model, load
-from archsmith.model.save import auto_classes, load_exported, load_saved, save
+from archsmith.model.pretrained import load_saved
+from archsmith.model.save import auto_classes, load_exported, save
 
 ELSEWHERE = Path(__file__).with_name("load_elsewhere.py")
 TWO_LAYERS = {"num_hidden_layers": 2}
@@ -158,6 +160,14 @@ def test_own_results_load_without_running_their_code(saved: Saved, family: str) 
         for model in (load(str(folder / "model")).model, load_saved(folder / "model")):
             with torch.no_grad():
                 assert torch.equal(model(**inputs)[0], load_file(folder / "expected.safetensors")["logits"])
+
+
+def test_without_trust_a_rebuilt_model_is_refused_rather_than_loaded_wrong(saved: Saved) -> None:
+    """The class of transformers itself would fill what was skipped with random weights and only warn."""
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        transformers.AutoModelForCausalLM.from_pretrained(
+            saved["qwen2", "everything"] / "model", trust_remote_code=False
+        )
 
 
 def test_a_result_can_be_cut_and_saved_again(tiny: Callable[..., Any], tmp_path: Path) -> None:
