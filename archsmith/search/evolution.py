@@ -8,7 +8,7 @@ import numpy as np
 
 from archsmith.errors import BadInput
 from archsmith.search.fresh import fresh
-from archsmith.search.order import places, usable
+from archsmith.search.order import places, youngest
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -27,7 +27,7 @@ def regularised_evolution(
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seen = {trial.proposal.architecture for trial in history}
         waiting = [each for each in dict.fromkeys(start) if each not in seen and each in space]
-        alive = usable(history, objectives)[-population:]
+        alive = youngest(history, objectives, population)
         place = places(np.array([[trial.values[name] for name in objectives] for trial in alive])) if alive else None
         proposals: list[Proposal] = []
         while len(proposals) < n:

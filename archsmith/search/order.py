@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
 from archsmith.trial import Trial
 
 
-def usable(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """The complete trials whose objectives are all finite numbers."""
-    return [
+def youngest(trials: Sequence[Trial], objectives: Sequence[str], count: int) -> list[Trial]:
+    """The last `count` complete trials whose objectives are all finite numbers, oldest first."""
+    usable = (
         trial
-        for trial in trials
+        for trial in reversed(trials)
         if trial.status == "complete" and all(math.isfinite(trial.values.get(name, math.nan)) for name in objectives)
-    ]
+    )
+    return list(islice(usable, count))[::-1]
 
 
 def places(points: np.ndarray) -> np.ndarray:

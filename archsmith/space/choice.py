@@ -104,11 +104,12 @@ class Architecture(Mapping[str, Value]):
     (4, True, '0175e77af9f75049')
     """
 
-    __slots__ = ("_hash", "_values")
+    __slots__ = ("_hash", "_key", "_values")
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         self._values = {name: as_value(value, name) for name, value in values.items()}
         self._hash = digest(self._values)
+        self._key = int(self._hash, 16)
 
     @property
     def hash(self) -> str:
@@ -125,7 +126,7 @@ class Architecture(Mapping[str, Value]):
         return len(self._values)
 
     def __hash__(self) -> int:
-        return int(self._hash, 16)
+        return self._key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Architecture) and self._hash == other._hash
