@@ -50,7 +50,7 @@ class Branch:
 
     `exit`: the product that ends it, whose output is added to the stream (empty for a layer). Where it lies inside
     `module`, one stub stands for both; else one for each. `items`: length of the tuple that `module` gives, 0 for a
-    bare tensor.
+    bare tensor. `feeder`: the norm before it that nothing else reads and that goes with it, if there is one.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Branch:
     layer: str | None = None
     exit: str = ""
     items: int = 0
+    feeder: str = ""
 
 
 @dataclass(frozen=True)

@@ -129,17 +129,11 @@ class _Roles:
             return self.heads[atom]
         if any(use.is_convolution for use in producers + consumers):
             return "channels"
-        if (
-            producers
-            and any(use.number in self.exits for use in consumers)
-            and not self._shares_products(consumers, atom)
-        ):
+        ends_branch = any(use.number in self.exits for use in consumers)
+        # In a product (heads x width of a head) it is no hidden layer's width but one inside every head.
+        if producers and ends_branch and all(len(resolve(use.inside)) == 1 for use in consumers):
             return "ffn"
         return "width"
-
-    def _shares_products(self, consumers: list[Use], atom: Atom) -> bool:
-        """Is it one factor of a product, such as the width inside every head?"""
-        return any(len(resolve(use.inside)) > 1 and atom in resolve(use.inside) for use in consumers)
 
     def name(self, atom: Atom, kind: AxisKind, places: list[Place]) -> str:
         """A readable name from the paths of the modules it lies in."""

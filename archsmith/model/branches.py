@@ -28,7 +28,7 @@ def propose(traced: Traced, model: nn.Module, candidates: Sequence[Candidate]) -
 
 def vanishing(branch: Branch, axes: Sequence[Axis]) -> tuple[str, ...]:
     """The axes with every place inside what the branch removes."""
-    removed = [branch.module, branch.exit] if branch.exit else [branch.module]
+    removed = [path for path in (branch.module, branch.exit, branch.feeder) if path]
     return tuple(
         axis.name
         for axis in axes
@@ -66,7 +66,22 @@ def _block(traced: Traced, model: nn.Module, addition: Addition, candidates: Seq
     module = _removable(model, last, whole, end, producers, exit_)
     if module is None:
         return None
-    return Branch(f"{name}.block", kind, module, (), _enclosing(model, whole), end, last[module].items)
+    feeder = _feeder(traced, model, last[module])
+    return Branch(f"{name}.block", kind, module, (), _enclosing(model, whole), end, last[module].items, feeder)
+
+
+def _feeder(traced: Traced, model: nn.Module, taker: ModuleCall) -> str:
+    """The module whose result only this one reads (a norm before an attention block), if there is one."""
+    if not all(within(reader, taker.module) for reader in traced.readers.get(taker.took, {""})):
+        return ""
+    makers = [call for call in traced.calls if call.gave == taker.took and call.took != call.gave]
+    own = [
+        call.module
+        for call in makers
+        if not within(taker.module, call.module) and not within(call.module, taker.module)
+    ]
+    simple = [path for path in own if path and not list(model.get_submodule(path).children())]
+    return simple[0] if simple and sum(call.module == simple[0] for call in traced.calls) == 1 else ""
 
 
 def _producers(traced: Traced, candidate: Candidate, end: str) -> list[str]:

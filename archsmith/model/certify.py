@@ -126,12 +126,12 @@ class _Slices:
         keep = {axis.name: _half(axis.size, self.bench.rng) for axis in axes}
         try:
             real = self.bench.cut(axes, keep)
-        except Exception as error:
-            return False, float("inf"), f"the cut model fails: {type(error).__name__}: {str(error)[:160]}"
+        except Exception as failure:
+            return False, float("inf"), f"the cut model fails: {type(failure).__name__}: {str(failure)[:160]}"
         try:
             masked = self.bench.masked(axes, keep, self.traced, [candidate.atom for candidate in group])
-        except Exception as error:
-            return False, float("inf"), f"no masked reference: {str(error)[:160]}"
+        except Exception as failure:
+            return False, float("inf"), f"no masked reference: {str(failure)[:160]}"
         error = self.bench.differ(real, masked)
         effect = self.bench.differ(masked, self.bench.outputs)
         rounding = ROUNDING[real[0][0].element_size()]
@@ -231,9 +231,9 @@ def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
     try:
         real = bench.without(group)
         reference = bench.bypassed(group[0]) if layer else bench.silenced(group)
-    except Exception as error:
+    except Exception as failure:
         for branch in group:
-            verdicts.reject(branch.name, f"the model without it fails: {type(error).__name__}: {str(error)[:160]}")
+            verdicts.reject(branch.name, f"the model without it fails: {type(failure).__name__}: {str(failure)[:160]}")
         return False
     error, effect = bench.differ(real, reference), bench.differ(reference, bench.outputs)
     equal = error <= max(SLICED * effect, ROUNDING[real[0][0].element_size()]) and effect > 0

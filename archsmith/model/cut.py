@@ -155,7 +155,7 @@ def _fit(module: nn.Module, before: tuple[int, ...], after: tuple[int, ...]) -> 
         module.out_channels = after[out] * (module.groups if module.transposed else 1)
         return
     if getattr(module, "normalized_shape", None) == before:
-        module.normalized_shape = after
+        setattr(module, "normalized_shape", after)  # noqa: B010  (mypy takes a module's attribute for a tensor)
     for attribute, dim in SHAPE_ATTRIBUTES.items():
         if len(before) > dim and getattr(module, attribute, None) == before[dim]:
             setattr(module, attribute, after[dim])

@@ -20,11 +20,11 @@ from archsmith.model.trace import AVERAGES, Traced
 _NORMS = {"native_layer_norm", "_fused_rms_norm", "rms_norm"}
 
 
-class Reference(TorchDispatchMode):
+class Reference(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no annotations there
     """Runs the operators of a traced forward pass again, means restricted to `keep` (atom -> kept unit numbers)."""
 
     def __init__(self, traced: Traced, keep: Mapping[Atom, np.ndarray]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waiting: list[tuple[str, dict[int, Tensor]]] = []
         for name, averaged in traced.means[::-1]:
             dims = {dim: kept for dim, label in averaged if (kept := _kept(label, keep)) is not None}

@@ -33,19 +33,14 @@ def remove(model: nn.Module, branches: Iterable[Branch]) -> None:
 
 
 def _stub(model: nn.Module, branch: Branch) -> None:
-    exit_ = model.get_submodule(branch.exit)
-    bias = getattr(exit_, "bias", None)
-    width = getattr(exit_, "out_features", None) or getattr(exit_, "nf", None)
-    assert isinstance(width, int)
+    bias = model.get_submodule(branch.exit)._parameters.get("bias")
+    if branch.feeder:
+        put(model, branch.feeder, Skip())
     if within(branch.exit, branch.module):
-        whole = Skip(branch.items, width, bias is not None)
-        whole.bias = bias
-        put(model, branch.module, whole)
+        put(model, branch.module, Skip(branch.items, constant=True, bias=bias))
         return
-    end = Bias(width, bias is not None)
-    end.bias = bias
-    put(model, branch.exit, end)
     put(model, branch.module, Skip(branch.items))
+    put(model, branch.exit, Bias(bias))
 
 
 _NUMBER = re.compile(r"idx|index|layer|block|number|depth|_id$")

@@ -70,7 +70,7 @@ def like(inputs: Inputs, rng: np.random.Generator) -> dict[str, Tensor]:
         if value.is_floating_point():
             noise = torch.from_numpy(rng.standard_normal(tuple(value.shape))).to(value)
             varied[name] = value + 0.3 * value.std(correction=0) * noise
-        elif value.dtype != torch.bool and value.unique().numel() > 2:
+        elif value.dtype != torch.bool and len(set(value.flatten().tolist())) > 2:
             varied[name] = value[..., torch.from_numpy(rng.permutation(value.shape[-1]))]
     return varied
 

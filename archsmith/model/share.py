@@ -25,7 +25,8 @@ def skeleton(model: nn.Module) -> nn.Module:
     """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     try:
-        return _twin(model, memo)
+        twin: nn.Module = _twin(model, memo)
+        return twin
     except (TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             "a model must allow copy.deepcopy", str(error), type(model).__name__, "take out what cannot be copied"
@@ -71,7 +72,8 @@ def replace(model: nn.Module, new: Mapping[str, Tensor]) -> None:
             tensor = nn.Parameter(tensor, requires_grad=former.requires_grad)
         by_identity[id(former)] = tensor
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in tables:
             for key, value in held.items():
                 if value is not None and id(value) in by_identity:
                     held[key] = by_identity[id(value)]

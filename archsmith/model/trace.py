@@ -54,7 +54,7 @@ class ModuleCall:
     """What went into a module and came out: the labels of its first tensor in and out, and the products it ends in.
 
     `rejoined`: additions to residual streams made inside. `items`: 0 where it gave a bare tensor, n where it gave a
-    tuple of that tensor and n - 1 times None, -1 for anything else.
+    tuple of that tensor and n - 1 times None, -1 for anything else. `took` and `gave`: the streams of those tensors.
     """
 
     module: str
@@ -63,12 +63,14 @@ class ModuleCall:
     exits: frozenset[Use]
     rejoined: int
     items: int
+    took: int
+    gave: int
 
 
 @dataclass
 class Traced:
     """All that one pass showed. `means`: of each operator in `AVERAGES` its name and what (dimension, label) it
-    averages over, in the order in which they ran."""
+    averages over, in the order in which they ran. `readers`: stream -> the modules whose operators read it."""
 
     parameters: dict[str, list[Label]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Traced:
     calls: list[ModuleCall] = field(default_factory=list)
     heads: list[Label] = field(default_factory=list)
     means: list[tuple[str, list[tuple[int, Label]]]] = field(default_factory=list)
+    readers: dict[int, set[str]] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     touched: set[str] = field(default_factory=set)
 
@@ -92,14 +95,14 @@ class _Flow:
     name: str = ""
 
 
-class Trace(TorchDispatchMode):
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no annotations there
     """Runs operators and keeps the book. Use through `trace`."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.book, self.found, self.number = Book(), Traced(), 0
         self.flows: dict[int, _Flow] = {}
-        self.open_calls: list[int] = []  # of the modules being run: how many additions there were when each began
+        self.open_calls: list[tuple[str, int]] = []  # modules being run, and how many additions there were before
         for name, tensor in tensors.items():
             self.found.parameters[name] = self.book[tensor]
             self.flows[id(tensor)] = _Flow(stream=-1, name=name)
@@ -144,6 +147,9 @@ class Trace(TorchDispatchMode):
         sources = [self.flow(tensor) for tensor in call.tensors]
         self.found.touched.update(flow.name for flow in sources if flow.name)
         data = [flow for flow in sources if not flow.name]
+        if call.name not in _SAME_STREAM:
+            for flow in data:
+                self.found.readers.setdefault(flow.stream, set()).add(self.open_calls[-1][0] if self.open_calls else "")
         before = through = 0
         for flow in data:
             before |= flow.before | 1 << flow.stream
@@ -191,10 +197,10 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
     for value in tree_leaves(dict(inputs)):
         if isinstance(value, Tensor):
             mode.book.freeze(value, "it comes in with the input")
-    handles = [module.register_forward_pre_hook(_entering(mode), with_kwargs=True) for module in model.modules()]
-    handles += [
-        module.register_forward_hook(_leaving(mode, name), with_kwargs=True) for name, module in model.named_modules()
-    ]
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(_entering(mode, name), with_kwargs=True))
+        handles.append(module.register_forward_hook(_leaving(mode, name), with_kwargs=True))
     try:
         with torch.no_grad(), mode:
             out = model(**inputs)
@@ -202,6 +208,7 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
         for handle in handles:
             handle.remove()
     for tensor in main_outputs(out):
+        mode.found.readers.setdefault(mode.flow(tensor).stream, set()).add("")
         for label in mode.book[tensor]:
             freeze(label, "it is the model's output")
     mode.found.heads = mode.book.heads
@@ -213,9 +220,9 @@ def first_tensor(*values: Any) -> Tensor | None:
     return next((x for x in tree_leaves(values) if isinstance(x, Tensor) and x.is_floating_point()), None)
 
 
-def _entering(mode: Trace) -> Any:
+def _entering(mode: Trace, name: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-        mode.open_calls.append(len(mode.found.additions))
+        mode.open_calls.append((name, len(mode.found.additions)))
 
     return hook
 
@@ -223,7 +230,7 @@ def _entering(mode: Trace) -> Any:
 def _leaving(mode: Trace, name: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         entered, left = first_tensor(args, kwargs), first_tensor(out)
-        before = mode.open_calls.pop()
+        _, before = mode.open_calls.pop()
         if entered is None or left is None:
             return
         mode.found.calls.append(
@@ -234,6 +241,8 @@ def _leaving(mode: Trace, name: str) -> Any:
                 exits=mode.flow(left).exits,
                 rejoined=len(mode.found.additions) - before,
                 items=_items(out),
+                took=mode.flow(entered).stream,
+                gave=mode.flow(left).stream,
             )
         )
 
