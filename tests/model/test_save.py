@@ -99,7 +99,7 @@ def save_and_load_elsewhere(families: Mapping[str, dict[str, int]], root: Path) 
         anatomy = examine(model, inputs, np.random.default_rng(0))
         for make in CUTS:
             folder = folders[family, make.__name__] = root / f"{family}-{make.__name__}"
-            folder.mkdir()
+            folder.mkdir(parents=True)
             small = cut(model, make(anatomy, np.random.default_rng(1)))
             with torch.no_grad():
                 save_file({"logits": small(**inputs)[0].clone()}, folder / "expected.safetensors")
