@@ -81,12 +81,20 @@ def distil(
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Global distillation of a wrapped module, in place. `outputs` (rows, outputs): the original's on the train part."""
+    """Global distillation of a wrapped module, in place.
+
+    `outputs` (rows, outputs): the original's on the train part, NaN for rows that it was not asked; those are left out.
+    """
     if len(outputs) != task.size("train"):
         raise ArchsmithError(f"cached outputs must be of the train part: {len(outputs)} for {task.size('train')} rows")
 
+    answered = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+
     def passes(epoch: int) -> Iterable[list[int]]:
-        return task.batches("train", batch, np.random.default_rng([seed, epoch]))
+        for rows in task.batches("train", batch, np.random.default_rng([seed, epoch])):
+            known = [row for row in rows if answered[row]]
+            if known:
+                yield known
 
     def loss(rows: list[int]) -> Tensor:
         wanted = torch.from_numpy(np.ascontiguousarray(outputs[rows]))

@@ -26,7 +26,7 @@ ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
 
 @dataclass(frozen=True)
 class Sum:
-    """One exit in one forward pass: its input, the residual it is added to, and the sum; (..., K), (..., R), (..., R)."""
+    """One exit in one forward pass: its input (..., K), the residual it is added to, and the sum, both (..., R)."""
 
     x: Tensor
     residual: Tensor

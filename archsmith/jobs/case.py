@@ -1,0 +1,179 @@
+"""What a run was asked to do, and what it works on: the request as plain data, the model, the task, the targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from archsmith.errors import BadInput
+from archsmith.jobs.target import Target, parse_targets
+from archsmith.model.load import Loaded, demo_model, load
+from archsmith.model.load import named_inputs as named
+from archsmith.tasks import SentenceEmbedding, Task, TextClassification
+from archsmith.tasks.docstrings import docstring_pairs
+
+DEMO_DATA = "docstrings of the installed packages"
+DEMO_MODEL = "all-MiniLM-L6-v2 of the extra demo"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, or the call, as plain data; what `plan.json` of a run holds."""
+
+    model: str
+    task: str
+    data: str
+    validation: str | None = None
+    holdout: str | None = None
+    text: tuple[str, ...] | None = None
+    label: str | None = None
+    metric: str | None = None
+    targets: tuple[str, ...] = ()
+    runtime: str = "all"
+    threads: int = 1
+    batch: int = 1
+    length: int = 128
+    minutes: float = 20.0
+    seed: int = 0
+    allow_code: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Request:
+        """The inverse of `to_json`."""
+        request = cls(**data)
+        return replace(
+            request, targets=tuple(request.targets), text=tuple(request.text) if request.text is not None else None
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A request with its model, its task and its targets, ready to be worked on."""
+
+    request: Request
+    loaded: Loaded
+    task: Task
+    targets: tuple[Target, ...]
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's model; nothing changes it."""
+        return self.loaded.model
+
+    def limit(self, metric: str) -> float | None:
+        """The bound on a metric in its base unit, if there is one."""
+        return next((target.limit for target in self.targets if target.metric == metric), None)
+
+    def example(self) -> dict[str, Tensor]:
+        """What latency is measured on."""
+        return self.task.example(self.request.batch, self.request.length)
+
+    def rng(self, *place: int) -> np.random.Generator:
+        """A generator for one place of the run, from the run's seed."""
+        return np.random.default_rng([self.request.seed, *place])
+
+
+def prepare(request: Request) -> Case:
+    """Load the model, read and split the data. Raises `BadInput` for whatever cannot be used."""
+    check(request)
+    targets = parse_targets(request.targets)
+    if request.task not in TASKS:
+        remedy = f"choose one of {', '.join(TASKS)}"
+        raise BadInput("a task is one that archsmith knows", repr(request.task), "--task", remedy)
+    source = str(demo_model()) if request.model == DEMO_MODEL else request.model
+    for name, path in (("--data", request.data), ("--validation", request.validation), ("--holdout", request.holdout)):
+        if path is not None and path != DEMO_DATA and ("/" in path or "." in path) and not Path(path).exists():
+            raise BadInput("a data file must exist", "nothing", f"{name} {path}", "check the path")
+    loaded = load(source, allow_code=request.allow_code, task=request.task)
+    return Case(request, loaded, TASKS[request.task](request, loaded), targets)
+
+
+def prepared(request: Request, model: nn.Module | str, task: Task, example: Any = None) -> Case:
+    """A case of a model and a task that the caller holds."""
+    check(request)
+    if isinstance(model, str):
+        return Case(request, load(model, allow_code=request.allow_code), task, parse_targets(request.targets))
+    inputs = named(model, example, "example") if example is not None else None
+    loaded = Loaded(model.eval(), getattr(task, "tokenizer", None), type(model).__name__, "module", example=inputs)
+    return Case(request, loaded, task, parse_targets(request.targets))
+
+
+def check(request: Request) -> None:
+    """The numbers of a request. Raises `BadInput`."""
+    for name in ("threads", "batch", "length"):
+        if getattr(request, name) < 1:
+            raise BadInput(f"{name} is at least 1", str(getattr(request, name)), f"--{name}", "give a larger number")
+    if not (math.isfinite(request.minutes) and request.minutes > 0):
+        raise BadInput("minutes are above 0", str(request.minutes), "--minutes", "give a larger number")
+    if request.seed < 0:
+        raise BadInput("a seed is 0 or above", str(request.seed), "--seed", "give another")
+
+
+def _tokenizer(loaded: Loaded) -> Any:
+    if loaded.tokenizer is None:
+        raise BadInput("a text task needs the model's tokenizer", "none", loaded.source, "put it beside the model")
+    return loaded.tokenizer
+
+
+def _longest(loaded: Loaded) -> int | None:
+    """Tokens that the model's position table has room for."""
+    config = getattr(loaded.model, "config", None)
+    longest = getattr(config, "max_position_embeddings", None)
+    offset = 2 if getattr(config, "model_type", "") and getattr(config, "pad_token_id", 0) == 1 else 0
+    return min(512, int(longest) - offset) if isinstance(longest, int) and longest > 8 else None
+
+
+def _classification(request: Request, loaded: Loaded) -> Task:
+    config = getattr(loaded.model, "config", None)
+    labels = getattr(config, "label2id", None)
+    plain = labels is not None and all(str(name).startswith("LABEL_") for name in labels)
+    return TextClassification.from_files(
+        request.data,
+        request.validation,
+        request.holdout,
+        tokenizer=_tokenizer(loaded),
+        rng=np.random.default_rng([request.seed, 0]),
+        label=request.label,
+        text=request.text,
+        metric=request.metric or "accuracy",
+        max_length=_longest(loaded),
+        labels=None if plain else labels,
+    )
+
+
+def _embedding(request: Request, loaded: Loaded) -> Task:
+    rng = np.random.default_rng([request.seed, 0])
+    metric = request.metric or "recall@10"
+    pooling = loaded.pooling.mode if loaded.pooling is not None else "mean"
+    if request.data == DEMO_DATA:
+        pairs = docstring_pairs()
+        return SentenceEmbedding.from_pairs(
+            pairs, tokenizer=_tokenizer(loaded), rng=rng, metric=metric, pooling=pooling, max_length=128
+        )
+    return SentenceEmbedding.from_files(
+        request.data,
+        request.validation,
+        request.holdout,
+        tokenizer=_tokenizer(loaded),
+        rng=rng,
+        text=request.text,
+        metric=metric,
+        pooling=pooling,
+        max_length=_longest(loaded),
+    )
+
+
+TASKS: dict[str, Callable[[Request, Loaded], Task]] = {
+    "text-classification": _classification,
+    "sentence-embedding": _embedding,
+}

@@ -1,0 +1,128 @@
+"""The main job: a model that is too slow goes in, the best architecture inside it that meets the budget comes out.
+
+It reads as it goes: measure the original, stop if a faster runtime is enough; see what can change; rank, model the
+latency, score the blocks, select; remember the original's answers, try, train; ship, load back, measure on the holdout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from archsmith.errors import BadInput, BudgetNotReachable
+from archsmith.jobs import shipping, stages, training
+from archsmith.jobs.case import Case, Request, prepare, prepared
+from archsmith.jobs.tell import tell
+from archsmith.jobs.verdict import free_win, unmet
+from archsmith.report.result import Result
+from archsmith.report.terminal import Progress
+from archsmith.study import RunDirectory
+from archsmith.tasks import Task
+
+
+def optimize(
+    model: str | nn.Module,
+    task: str | Task,
+    *,
+    data: str | None = None,
+    validation: str | None = None,
+    holdout: str | None = None,
+    text: Sequence[str] | None = None,
+    label: str | None = None,
+    metric: str | None = None,
+    targets: Sequence[str] = (),
+    runtime: str = "all",
+    threads: int = 1,
+    batch: int = 1,
+    length: int = 128,
+    minutes: float = 20.0,
+    seed: int = 0,
+    out: str | Path = "runs/optimize",
+    allow_code: bool = False,
+    example: Any = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Search the best architecture inside a trained model within a budget.
+
+    Args:
+        model: a folder, a hub id, `package.module:factory` (with `allow_code`), or a module (with `task` an object).
+        task: "text-classification" or "sentence-embedding" (then `data` is needed), or a task that you made.
+        targets: lines such as "drop<=1.0" (points below the original), "latency<=5ms", "size<=20MB".
+        length: tokens of the call that latency is measured on; `batch` its rows; `threads` its threads.
+        out: the run's folder, new or empty.
+        example: keyword inputs of a module that is not a transformers model.
+
+    Raises:
+        BadInput: something given cannot be used; nothing has been written.
+        BudgetNotReachable: a target is not met; the best that was found lies in `out`, `result.json` says by how much.
+    """
+    request = Request(
+        model=model if isinstance(model, str) else type(model).__name__,
+        task=task if isinstance(task, str) else task.name,
+        data=str(data) if data is not None else "",
+        validation=str(validation) if validation is not None else None,
+        holdout=str(holdout) if holdout is not None else None,
+        text=tuple(text) if text else None,
+        label=label,
+        metric=metric,
+        targets=tuple(targets),
+        runtime=runtime,
+        threads=threads,
+        batch=batch,
+        length=length,
+        minutes=minutes,
+        seed=seed,
+        allow_code=allow_code,
+    )
+    check_out(Path(out))
+    if isinstance(task, str):
+        if not isinstance(model, str):
+            raise BadInput("a module comes with a task object", repr(task), "task", "make one with TextClassification")
+        if not request.data:
+            raise BadInput("a task needs data", "none", "--data", "name a file")
+        case = prepare(request)
+    else:
+        case = prepared(request, model, task, example)
+    return start(case, out, progress)
+
+
+def start(case: Case, out: str | Path, progress: Progress | None = None) -> Result:
+    """A new run of a case."""
+    check_out(Path(out))
+    with RunDirectory.create(out, case.request.to_json()) as run:
+        return follow(case, run, progress or Progress())
+
+
+def check_out(out: Path) -> None:
+    """The run's folder is new or empty, said before any work is done."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput("a new run needs an empty folder", "files", str(out), "name another with --out")
+
+
+def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
+    """The story, stage by stage; a stage that has been recorded is not done again."""
+    work = stages.Work(case, run, progress)
+    original = stages.original(work)
+    win = free_win(case, original)
+    if win is not None:
+        progress.say(f"{win.runtime} {win.precision} alone meets every target; nothing is cut")
+        shipped = shipping.ship_original(work)
+    else:
+        anatomy = stages.examine_model(work)
+        teacher = stages.sort_units(work, anatomy)
+        terrain = stages.survey(work, teacher, original)
+        points = stages.select(work, teacher, terrain)
+        plan = stages.plan(work, teacher)
+        teacher = stages.remember(work, teacher, plan)
+        trials = training.search(work, teacher, terrain, points, plan)
+        chosen = training.train(work, teacher, terrain, trials, plan)
+        shipped = shipping.ship(work, teacher, chosen)
+    final = shipping.measure_all(work, shipped)
+    result = tell(work, original, final)
+    missed = unmet(result)
+    if missed:
+        raise BudgetNotReachable(missed)
+    return result

@@ -1,0 +1,109 @@
+"""One dial, minutes, turned into counts: what is measured at the start decides how many steps, rows and trials."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from archsmith.compress.distil import distil
+from archsmith.cost import count
+from archsmith.evaluate.trained import Teacher
+from archsmith.jobs.case import Case
+from archsmith.model import realise
+from archsmith.space import Value
+from archsmith.train import Schedule
+
+LEAST_TRAINING = 90.0  # seconds left below which nothing is trained: the front is then what repair alone gives
+AFTER = 75.0  # seconds that shipping and the last measurement take beside what was measured of the original
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts, fixed once measured, so that a killed run ends as it would have.
+
+    `label_rows`: train rows that the original answers; `extra_rows`: made rows among them; `trials`: short trainings
+    of `trial_seconds`; `final_seconds`: each of at most two long trainings gets a share of them.
+    """
+
+    label_rows: int
+    extra_rows: int
+    trials: int
+    trial_seconds: float
+    final_seconds: float
+    checks: int
+
+    def to_json(self) -> dict[str, Value]:
+        """A JSON object."""
+        return asdict(self)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is time to train at all."""
+        return self.final_seconds > 0
+
+
+def make_plan(case: Case, teacher: Teacher, spent: float, ship_seconds: float) -> Plan:
+    """Divide what is left of the minutes: a quarter labels, a quarter tries, half trains the chosen."""
+    left = case.request.minutes * 60 - spent - ship_seconds - AFTER
+    if left < LEAST_TRAINING:
+        return Plan(0, 0, 0, 0.0, 0.0, 0)
+    rows = case.task.size("train")
+    a_row = _label_seconds(case, teacher)
+    label_rows = int(min(rows, 0.35 * left / a_row))
+    extra = int(min(rows, max(0.0, 0.35 * left / a_row - rows)))
+    left -= (label_rows + extra) * a_row
+    trials = int(np.clip(0.3 * left / 20, 2, 8))
+    trial_seconds = 0.3 * left / trials
+    return Plan(label_rows, extra, trials, trial_seconds, 0.7 * left, 8)
+
+
+def _label_seconds(case: Case, teacher: Teacher) -> float:
+    """Wall seconds of one row of the original's answers, over batches of all lengths."""
+    batches = list(case.task.batches("train", BATCH, case.rng(11)))[:6]
+    wrapped = case.task.wrap(teacher.model).eval()
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for rows in batches:
+            wrapped(**case.task.inputs("train", rows))
+    return (time.perf_counter() - began) / max(1, sum(map(len, batches)))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Wall seconds of one training step: `fixed` + `per_mac` x MACs of the example that latency is measured on."""
+
+    fixed: float
+    per_mac: float
+
+    def steps(self, seconds: float, macs: int) -> int:
+        """How many steps fit."""
+        return max(1, int(seconds / (self.fixed + self.per_mac * macs)))
+
+
+def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, Value]]) -> Pace:
+    """Time a few steps of a small and a large network, and draw a line through them."""
+    assert teacher.outputs is not None
+    points = []
+    for architecture in architectures:
+        small = realise(teacher.model, teacher.anatomy, architecture)
+        wrapped = case.task.wrap(copy.deepcopy(small))
+        macs = macs_of(case, teacher, architecture)
+        distil(wrapped, case.task, teacher.outputs, Schedule(2), 0, batch=BATCH)
+        began = time.perf_counter()
+        distil(wrapped, case.task, teacher.outputs, Schedule(12), 0, batch=BATCH)
+        points.append((macs, (time.perf_counter() - began) / 12))
+    (m0, s0), (m1, s1) = points[0], points[-1]
+    per_mac = max(0.0, (s1 - s0) / (m1 - m0)) if m1 != m0 else 0.0
+    return Pace(max(1e-3, s0 - per_mac * m0), per_mac)
+
+
+def macs_of(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> int:
+    """MACs of an architecture on the example that latency is measured on."""
+    with torch.no_grad():
+        return count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example()).macs

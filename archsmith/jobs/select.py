@@ -1,0 +1,162 @@
+"""Which architectures are worth making: the exact front of block scores against predicted latency.
+
+Scores and latencies of blocks add up for one residual width, so for each of those the whole front is exact; the widths
+themselves are few and are gone through one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from archsmith.cost import LatencyModel
+from archsmith.evaluate.latency import predict
+from archsmith.evaluate.scores import Scores
+from archsmith.model import Anatomy, derive_space
+from archsmith.search import Option, exact_front
+from archsmith.space import Architecture, Choice, Space, Value
+
+STREAMS = (1.0, 0.67, 0.5, 0.34)  # residual widths that are tried, as shares of the original's
+SEARCHED = ("heads", "kv_groups", "ffn", "channels", "residual")
+
+
+@dataclass(frozen=True)
+class Point:
+    """An architecture that is worth making: its score (sum over blocks, minimised) and predicted milliseconds."""
+
+    architecture: Architecture
+    score: float
+    ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Terrain:
+    """What selection knows: the space, the block scores, the latency model of the setting that is shipped."""
+
+    anatomy: Anatomy
+    space: Space
+    scores: Scores
+    latency: LatencyModel
+
+    def ms(self, architecture: Mapping[str, Value]) -> float:
+        """Predicted milliseconds."""
+        return predict(self.latency, self.anatomy, architecture)
+
+
+def searched_space(anatomy: Anatomy) -> Space:
+    """The space that `optimize` searches: heads, feed-forward, channels, residual width, blocks and layers."""
+    whole = derive_space(anatomy)
+    choices: dict[str, Choice] = {}
+    for name, choice in whole.choices.items():
+        axis = anatomy.axes.get(name)
+        if axis is None or axis.kind in SEARCHED:
+            choices[name] = (
+                Choice(_streams(axis.size, choice), choice.when) if axis and axis.kind == "residual" else choice
+            )
+    return Space(choices)
+
+
+def _streams(size: int, choice: Choice) -> tuple[Value, ...]:
+    near = [min(choice.values, key=lambda value: abs(float(value) - share * size)) for share in STREAMS]
+    return tuple(dict.fromkeys(near))
+
+
+def front(terrain: Terrain) -> list[Point]:
+    """The points of every residual width's own front, ascending in milliseconds."""
+    found: list[Point] = []
+    for stream in _stream_values(terrain):
+        groups = _groups(terrain, stream)
+        if not groups:
+            continue
+        fixed_score = sum(terrain.scores[name][value] for name, value in stream.items())
+        whole_ms = terrain.ms(stream)
+        for pick in exact_front(groups):
+            values = terrain_point(terrain.space, {**stream, **pick.values})
+            if not keeps_a_layer(terrain.anatomy, values):
+                continue
+            found.append(Point(values, fixed_score + pick.score, whole_ms + pick.cost))
+    return sorted(found, key=lambda point: (point.ms, point.score))
+
+
+def terrain_point(space: Space, values: Mapping[str, Value]) -> Architecture:
+    """The full point of a space that takes these values and is whole elsewhere."""
+    point: dict[str, Value] = {}
+    for name, choice in space.choices.items():
+        if choice.when is None or (choice.when.name in point and choice.when.holds(point[choice.when.name])):
+            point[name] = values.get(name, max(choice.values, key=float))
+    return Architecture(point)
+
+
+def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
+    """Whether any layer is left, where a network has layers that can be skipped."""
+    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
+    return not layers or any(architecture.get(name, True) for name in layers)
+
+
+def non_dominated(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in score and milliseconds, ascending in milliseconds."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.ms, p.score)):
+        if not kept or point.score < kept[-1].score:
+            kept.append(point)
+    return kept
+
+
+def at_most(points: Sequence[Point], ms: float) -> Point | None:
+    """The best-scored point within a latency."""
+    return min((point for point in points if point.ms <= ms), key=lambda p: (p.score, p.ms), default=None)
+
+
+def streams_of(terrain: Terrain, points: Sequence[Point]) -> list[list[Point]]:
+    """Points sorted by residual width, widest first: one list a width."""
+    return [
+        [p for p in points if all(p.architecture.get(name) == value for name, value in stream.items())]
+        for stream in _stream_values(terrain)
+    ]
+
+
+def _stream_values(terrain: Terrain) -> list[dict[str, Value]]:
+    """The residual widths to go through: all streams at like shares, or nothing where there is none."""
+    names = [name for name in terrain.space.choices if name in terrain.anatomy.axes]
+    names = [name for name in names if terrain.anatomy.axes[name].kind == "residual"]
+    if not names:
+        return [{}]
+    most = max(len(terrain.space.choices[name].values) for name in names)
+    found = []
+    for number in range(most):
+        chosen = {}
+        for name in names:
+            values = sorted(terrain.space.choices[name].values, key=float, reverse=True)
+            chosen[name] = values[min(number, len(values) - 1)]
+        found.append(chosen)
+    return found
+
+
+def _groups(terrain: Terrain, stream: Mapping[str, Value]) -> list[list[Option]]:
+    """One group a layer that can be skipped, else one a block or axis; costs are differences from all whole."""
+    space, whole = terrain.space, terrain.ms(stream)
+
+    def option(values: Mapping[str, Value]) -> Option:
+        score = sum(terrain.scores[name][value] for name, value in values.items())
+        return Option(dict(values), score, terrain.ms({**stream, **values}) - whole)
+
+    parents = {name: choice.when.name for name, choice in space.choices.items() if choice.when is not None}
+    children: dict[str, list[str]] = {}
+    for name, parent in parents.items():
+        children.setdefault(parent, []).append(name)
+
+    def within(name: str) -> list[Option]:
+        """What one choice and all that hang on it may become."""
+        choice = space.choices[name]
+        if not isinstance(choice.values[0], bool):
+            return [option({name: value}) for value in choice.values]
+        inner = [within(child) for child in children.get(name, ())]
+        kept = (
+            [Option({name: True, **pick.values}, pick.score, pick.cost) for pick in exact_front(inner)]
+            if inner
+            else [Option({name: True}, 0.0, 0.0)]
+        )
+        return [*kept, option({name: False})]
+
+    roots = [name for name in space.choices if name not in parents and name not in stream]
+    return [within(name) for name in roots]

@@ -1,0 +1,200 @@
+"""Files that can be shipped: export a network for every runtime and precision, run, judge and time them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.compress.quantise import lacks_nncf, quantise
+from archsmith.cost import (
+    RUNTIMES,
+    Arrays,
+    Artifact,
+    Precision,
+    Runtime,
+    Session,
+    agree,
+    arrays,
+    file_bytes,
+    pinned,
+    sample_times,
+    summarise,
+    weight_bytes,
+)
+from archsmith.cost import count as count_costs
+from archsmith.errors import BadInput
+from archsmith.jobs.case import Case
+from archsmith.report.result import Variant
+from archsmith.space import JSON
+from archsmith.tasks.answer import answers
+from archsmith.tasks.task import Part
+
+CALIBRATION = 64  # inputs that int8 ranges are observed on
+AGREES = 1e-3  # of the output's scale, between an exported fp32 file and the module
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One way to serve one network: the file, a session on it, and what its weights take on disk."""
+
+    name: str
+    artifact: Artifact
+    session: Session
+    bytes: int
+
+
+def runtimes_of(case: Case) -> list[Runtime]:
+    """The runtimes asked for that this machine has. Raises `BadInput` where the one named is missing."""
+    if case.request.runtime != "all":
+        if case.request.runtime not in RUNTIMES:
+            remedy = f"choose one of {', '.join(RUNTIMES)}, or all"
+            raise BadInput("a runtime is one that archsmith knows", repr(case.request.runtime), "--runtime", remedy)
+        reason = RUNTIMES[case.request.runtime]().available()
+        if reason:
+            raise BadInput("the runtime asked for must be installed", reason, f"--runtime {case.request.runtime}")
+    names = list(RUNTIMES) if case.request.runtime == "all" else ["pytorch", case.request.runtime]
+    return [runtime for name, runtime in ((n, RUNTIMES[n]()) for n in dict.fromkeys(names)) if not runtime.available()]
+
+
+def precisions_of(runtime: Runtime) -> list[Precision]:
+    """The precisions that this CPU computes in on a runtime, as far as they can be made here."""
+    found = [precision for precision, reason in runtime.precisions().items() if reason is None]
+    if runtime.name == "openvino" and lacks_nncf():
+        found = [precision for precision in found if not precision.startswith("int8")]
+    return found
+
+
+def calibration(case: Case) -> list[Arrays]:
+    """Train inputs for observing ranges, one row each, at their natural lengths."""
+    rows = case.rng(7).permutation(case.task.size("train"))[:CALIBRATION]
+    return [arrays(case.task.inputs("train", [int(row)])) for row in rows]
+
+
+def serve(case: Case, wrapped: nn.Module, folder: Path, label: str, say: Callable[[str], None]) -> list[Served]:
+    """Export a wrapped network for every runtime and precision into `folder`, and open each file again.
+
+    A precision that cannot be made is left out and said. Raises `BadInput` where the fp32 file does not compute what
+    the module computes.
+    """
+    ranges = calibration(case)
+    found: list[Served] = []
+    for runtime in runtimes_of(case):
+        base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), folder / runtime.name)
+        for precision in precisions_of(runtime):
+            try:
+                artifact = quantise(base, precision, ranges, folder / runtime.name)
+                session = runtime.open(artifact, case.request.threads)
+                if precision == "fp32" and runtime.name != "pytorch":
+                    check_agreement(case, wrapped, session, artifact)
+                on_disk = weight_bytes(wrapped) if runtime.name == "pytorch" else file_bytes(artifact.path)
+                found.append(Served(f"{label} {runtime.name} {precision}", artifact, session, on_disk))
+            except (BadInput, RuntimeError, ValueError) as error:
+                if precision == "fp32":
+                    raise
+                say(f"{runtime.name} {precision} cannot be made: {str(error).splitlines()[0][:160]}")
+    return found
+
+
+def artifact_records(served: Sequence[Served], folder: Path) -> list[JSON]:
+    """Served files as JSON, their paths relative to the stage's folder."""
+    return [
+        {
+            "runtime": each.artifact.runtime,
+            "precision": each.artifact.precision,
+            "path": str(each.artifact.path.relative_to(folder)),
+            "bytes": each.bytes,
+        }
+        for each in served
+    ]
+
+
+def reopened(case: Case, folder: Path, files: Sequence[JSON], label: str, wrapped: nn.Module) -> list[Served]:
+    """Sessions on the files that a stage wrote into `folder`, opened from the disk; PyTorch runs `wrapped`."""
+    runtimes = {runtime.name: runtime for runtime in runtimes_of(case)}
+    found = []
+    for row in files:
+        artifact = Artifact(row["runtime"], row["precision"], folder / row["path"])
+        runtime = runtimes[row["runtime"]]
+        if runtime.name == "pytorch":
+            runtime.export(wrapped, {}, {}, artifact.path)
+        session = runtime.open(artifact, case.request.threads)
+        found.append(Served(f"{label} {row['runtime']} {row['precision']}", artifact, session, row["bytes"]))
+    return found
+
+
+def judged_once(case: Case, served: Sequence[Served]) -> dict[str, np.ndarray]:
+    """Judged records on validation: PyTorch fp32 and every lower precision run; the other fp32 files, which compute the
+    same to within what was checked at their export, take PyTorch's."""
+    whole = next(each for each in served if each.artifact.runtime == "pytorch" and each.artifact.precision == "fp32")
+    same = judge(case, whole.session, "validation")
+    return {
+        each.name: same if each.artifact.precision == "fp32" else judge(case, each.session, "validation")
+        for each in served
+    }
+
+
+def check_agreement(case: Case, wrapped: nn.Module, session: Session, artifact: Artifact) -> None:
+    """An exported file computes what the module computes, at several batch sizes and lengths; else `BadInput`."""
+    shapes = [(1, 8), (3, 24), (2, case.request.length)]
+    apart = agree(wrapped, session, [case.task.example(batch, max(8, length)) for batch, length in shapes])
+    if not apart <= AGREES:
+        law = "an exported file computes what the module computes"
+        raise BadInput(law, f"a deviation of {apart:.1e} of the output's scale", str(artifact.path))
+
+
+def judge(case: Case, session: Session, part: Part) -> np.ndarray:
+    """The judged records of a part, as the file that is shipped gives them."""
+
+    def call(inputs: dict[str, Tensor]) -> np.ndarray:
+        return session(arrays(inputs))
+
+    return case.task.judge(answers(call, case.task, part, batch=16), part)
+
+
+def time_all(
+    case: Case, served: Iterable[Served], inputs: Mapping[str, Tensor], seconds: float
+) -> dict[str, np.ndarray]:
+    """Milliseconds of each call in each interleaved round, name -> (rounds,), with the threads asked for."""
+    ready = arrays(inputs)
+
+    def call(session: Session) -> Callable[[], object]:
+        return lambda: session(ready)
+
+    with pinned(case.request.threads):
+        return sample_times({each.name: call(each.session) for each in served}, 60, 3, case.rng(8), seconds)
+
+
+def variants(
+    case: Case,
+    wrapped: nn.Module,
+    served: Sequence[Served],
+    times: Mapping[str, np.ndarray],
+    judged: Mapping[str, np.ndarray],
+    part: Part,
+) -> list[Variant]:
+    """What was measured of each way to serve one network, as the report writes it."""
+    with torch.no_grad():
+        costs = count_costs(wrapped, case.example())
+    found = []
+    for each in served:
+        latency = summarise(times[each.name])
+        found.append(
+            Variant(
+                name=each.name,
+                quality=case.task.quality(judged[each.name]) if each.name in judged else None,
+                latency_ms=latency.median_ms,
+                latency_interval=(latency.low_ms, latency.high_ms),
+                runtime=each.artifact.runtime,
+                precision=each.artifact.precision,
+                parameters=costs.parameters,
+                macs=costs.macs,
+                bytes=each.bytes,
+                measured_on=part,
+            )
+        )
+    return found

@@ -1,0 +1,140 @@
+"""The end of `optimize`: write what ships, load it back, measure all together, open the holdout once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from archsmith.errors import ArchsmithError
+from archsmith.evaluate.trained import Teacher
+from archsmith.jobs.serving import Served, artifact_records, judge, reopened, serve, time_all, variants
+from archsmith.jobs.stages import Work
+from archsmith.jobs.training import Chosen
+from archsmith.jobs.verdict import fastest_meeting, whole_of
+from archsmith.model.pretrained import load_saved
+from archsmith.model.save import save
+from archsmith.report.plain import from_plain, to_plain
+from archsmith.report.result import Holdout, Variant
+from archsmith.space import JSON, Architecture
+from archsmith.tasks import paired_interval
+
+
+@dataclass(frozen=True, eq=False)
+class Shipped:
+    """What was written to RUN/model: the architecture and the module as it loads back; None: the original itself."""
+
+    architecture: Architecture
+    module: nn.Module
+    predicted_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last measurement: every variant on validation and in one timed run, what ships, and the holdout."""
+
+    originals: tuple[Variant, ...]
+    smalls: tuple[Variant, ...]
+    best: Variant
+    holdout: Holdout | None
+    predicted_ms: float | None = None
+
+
+def ship(work: Work, teacher: Teacher, chosen: Chosen) -> Shipped:
+    """Write RUN/model: the PyTorch folder and every exported file."""
+    case = work.case
+
+    def write(folder: Path) -> JSON:
+        save(chosen.module, case.loaded, folder, chosen.architecture.to_json(), case.task.example(2, 16))
+        wrapped = case.task.wrap(chosen.module).eval()
+        served = serve(case, wrapped, folder, "smaller", work.progress.say)
+        return {"files": artifact_records(served, folder)}
+
+    work.stage("model", write)
+    return Shipped(chosen.architecture, chosen.module, chosen.predicted_ms)
+
+
+def ship_original(work: Work) -> Shipped:
+    """Write RUN/model where nothing is cut: the original and its exported files."""
+    case = work.case
+
+    def write(folder: Path) -> JSON:
+        save(case.model, case.loaded, folder, {}, case.task.example(2, 16))
+        served = serve(case, case.task.wrap(case.model).eval(), folder, "smaller", work.progress.say)
+        return {"files": artifact_records(served, folder)}
+
+    work.stage("model", write)
+    return Shipped(Architecture({}), case.model)
+
+
+def measure_all(work: Work, shipped: Shipped) -> Final:
+    """Original and small, every runtime and precision, from the files, interleaved in one run; then the holdout."""
+    case = work.case
+
+    before = work.run.stage("original", nothing)
+
+    def measure(folder: Path) -> JSON:
+        small = loaded_back(work, shipped)
+        whole_wrapped, small_wrapped = case.task.wrap(case.model).eval(), case.task.wrap(small).eval()
+        wholes = reopened(work.case, work.run.folder("original"), before["files"], "original", whole_wrapped)
+        files = work.run.stage("model", nothing)["files"]
+        smalls = reopened(work.case, work.run.folder("model"), files, "smaller", small_wrapped)
+        times = time_all(case, [*wholes, *smalls], case.example(), 25.0)
+        judged = {each.name: judge(case, each.session, "validation") for each in smalls}
+        qualities = {row["name"]: row["quality"] for row in before["variants"]}
+        originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
+        originals = [replace(v, quality=qualities[v.name]) for v in originals]
+        found = variants(case, small_wrapped, smalls, times, judged, "validation")
+        paths = {each.name: f"model/{each.artifact.path.relative_to(work.run.folder('model'))}" for each in smalls}
+        found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
+        best = fastest_meeting(case, found, whole_of(originals))
+        holdout = open_holdout(work, wholes, next(each for each in smalls if each.name == best.name))
+        return to_plain(
+            {"originals": originals, "smalls": found, "best": best, "holdout": holdout, "ms": shipped.predicted_ms}
+        )
+
+    record = work.stage("final", measure)
+    return Final(
+        originals=_read(record["originals"]),
+        smalls=_read(record["smalls"]),
+        best=_read([record["best"]])[0],
+        holdout=from_plain(Holdout, record["holdout"], "stage final") if record["holdout"] else None,
+        predicted_ms=record["ms"],
+    )
+
+
+def loaded_back(work: Work, shipped: Shipped) -> nn.Module:
+    """The PyTorch model as it loads from RUN/model; a module that is not a transformers model is taken as it is."""
+    folder = work.run.folder("model")
+    return load_saved(folder) if (folder / "config.json").exists() else shipped.module
+
+
+def open_holdout(work: Work, wholes: Sequence[Served], best: Served) -> Holdout | None:
+    """Both on the holdout, once: the original in PyTorch, the small one as the file that ships."""
+    case = work.case
+    if case.task.size("holdout") == 0:
+        return None
+    opening = getattr(case.task, "open_holdout", None)
+    if opening is not None:
+        opening()
+    whole = next(each for each in wholes if each.artifact.runtime == "pytorch" and each.artifact.precision == "fp32")
+    first, second = judge(case, whole.session, "holdout"), judge(case, best.session, "holdout")
+    interval = paired_interval(first, second, case.rng(10), case.task.quality)
+    return Holdout(
+        n=interval.examples,
+        original=case.task.quality(first),
+        best=case.task.quality(second),
+        difference=interval.difference,
+        interval=(interval.low, interval.high),
+    )
+
+
+def _read(rows: Sequence[JSON]) -> tuple[Variant, ...]:
+    return tuple(from_plain(Variant, row, "stage final") for row in rows)
+
+
+def nothing(folder: Path) -> JSON:
+    """What a stage that is only read would do."""
+    raise ArchsmithError("this stage must have been recorded before it is read; run archsmith resume")

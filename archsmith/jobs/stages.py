@@ -1,0 +1,217 @@
+"""The first half of `optimize`, a function a stage: measure, see, rank, survey, select, plan, remember."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archsmith.cost import RUNTIMES, LatencyModel, pinned
+from archsmith.errors import BadInput
+from archsmith.evaluate.latency import Bench, fill_latency
+from archsmith.evaluate.rank import order_units, rank_units
+from archsmith.evaluate.scores import score_blocks
+from archsmith.evaluate.trained import Teacher
+from archsmith.jobs import select as selection
+from archsmith.jobs.case import Case
+from archsmith.jobs.plan import Plan, make_plan
+from archsmith.jobs.select import Point, Terrain
+from archsmith.jobs.serving import artifact_records, judged_once, serve, time_all, variants
+from archsmith.model import Anatomy, examine, realise, reorder
+from archsmith.model.record import anatomy_from_json, anatomy_to_json
+from archsmith.report.plain import from_plain, to_plain
+from archsmith.report.result import Variant
+from archsmith.report.terminal import Progress
+from archsmith.space import JSON, Architecture, Value
+from archsmith.study import RunDirectory
+from archsmith.tasks.answer import answers, calling, load_array, save_array
+
+RANK_ROWS, SCORE_ROWS, REPAIR_ROWS = 192, 96, 768
+EXAMINED = (2, 16)  # batch and length that a text model is examined on
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A case being worked on: its run's record, and whom to tell."""
+
+    case: Case
+    run: RunDirectory
+    progress: Progress
+
+    def stage(self, name: str, work: Callable[[Path], JSON]) -> Any:
+        """The record of a stage, done now if it has not been; one line when it begins."""
+        if not self.run.finished(name):
+            self.progress.step(name, 0, 1)
+        result = self.run.stage(name, work)
+        self.progress.step(name, 1, 1)
+        return result
+
+    def counting(self, name: str) -> Callable[[int, int], None]:
+        """Tells how far a stage is."""
+
+        def tell(done: int, total: int) -> None:
+            self.progress.step(f"{name} steps", done, total)
+
+        return tell
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the finished stages."""
+        return sum(self.run.seconds().values())
+
+
+def original(work: Work) -> list[Variant]:
+    """The original on every runtime and precision, judged on validation and timed together."""
+    case = work.case
+
+    def measure(folder: Path) -> JSON:
+        wrapped = case.task.wrap(case.model).eval()
+        served = serve(case, wrapped, folder, "original", work.progress.say)
+        times = time_all(case, served, case.example(), 12.0)
+        found = variants(case, wrapped, served, times, judged_once(case, served), "validation")
+        return {"variants": to_plain(found), "files": artifact_records(served, folder)}
+
+    return [from_plain(Variant, row, "stage original") for row in work.stage("original", measure)["variants"]]
+
+
+def examine_model(work: Work) -> Anatomy:
+    """What can change, certified. Raises `BadInput` where nothing can."""
+
+    def see(folder: Path) -> JSON:
+        anatomy = examine(work.case.model, work.case.task.example(*EXAMINED), work.case.rng(1))
+        return anatomy_to_json(anatomy)
+
+    anatomy = anatomy_from_json(work.stage("anatomy", see))
+    if not anatomy.axes and not anatomy.branches:
+        reasons = "; ".join(f"{c.subject}: {c.reason}" for c in anatomy.certificates[:3]) or "no free width was found"
+        raise BadInput("a model must have something that can change", reasons, work.case.loaded.source)
+    return anatomy
+
+
+def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
+    """The original with the units of every axis sorted, most important first."""
+    case = work.case
+
+    def rank(folder: Path) -> JSON:
+        return order_units(rank_units(case.model, anatomy, case.task, case.rng(2), RANK_ROWS))
+
+    order = work.stage("rank", rank)
+    rows = sorted(
+        (int(row) for row in case.rng(3).permutation(case.task.size("train"))[:REPAIR_ROWS]),
+        key=lambda row: int(case.task.lengths("train")[row]),
+    )
+    calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
+    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration)
+
+
+def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain:
+    """The space with its latency model, in the setting that will be shipped, and its block scores."""
+    case, anatomy = work.case, teacher.anatomy
+    space = selection.searched_space(anatomy)
+    best = served_best(case, measured)
+
+    def build(architecture: Mapping[str, Value]) -> torch.nn.Module:
+        return case.task.wrap(realise(teacher.model, anatomy, architecture)).eval()
+
+    def time_blocks(folder: Path) -> JSON:
+        bench = Bench(
+            case.example(), case.task.dynamic(), folder, case.request.threads, repeats=30, seconds=8.0, probes=9
+        )
+        setting = (RUNTIMES[best.runtime](), best.precision)
+        with pinned(case.request.threads):
+            filled = fill_latency(build, anatomy, space, bench, [setting], case.rng(4))  # type: ignore[list-item]
+        return next(iter(filled.values())).to_json()
+
+    latency = LatencyModel.from_json(work.stage("latency", time_blocks))
+
+    def score(folder: Path) -> JSON:
+        rows = [int(row) for row in case.rng(5).permutation(case.task.size("train"))[:SCORE_ROWS]]
+        probes = 3 if case.request.minutes < 8 else 4
+        found = score_blocks(build, case.task, space, rows, probes=probes, progress=work.counting("blocks"))
+        return {name: [[value, score] for value, score in row.items()] for name, row in found.items()}
+
+    scores = {name: dict(map(tuple, row)) for name, row in work.stage("blocks", score).items()}
+    return Terrain(anatomy, space, scores, latency)
+
+
+def served_best(case: Case, measured: Sequence[Variant]) -> Variant:
+    """The fastest (runtime, precision) of the original that keeps its quality: what the search ships on."""
+    whole = next(v for v in measured if v.runtime == "pytorch" and v.precision == "fp32")
+    allowed = min(1.0, max(0.2, (case.limit("drop") or 1.0) / 2))
+    able = [v for v in measured if v.quality is not None and v.quality >= (whole.quality or 0.0) - allowed]
+    if case.request.runtime != "all":
+        able = [v for v in able if v.runtime == case.request.runtime] or able
+    return min(able, key=lambda v: v.latency_ms or float("inf"))
+
+
+def select(work: Work, teacher: Teacher, terrain: Terrain) -> list[Point]:
+    """The fronts of all residual widths, thinned to points that differ in latency by 2 % or more."""
+
+    def choose(folder: Path) -> JSON:
+        rows = []
+        for points in selection.streams_of(terrain, selection.front(terrain)):
+            last = 0.0
+            for point in points:
+                if point.ms > last * 1.02:
+                    rows.append([point.architecture.to_json(), point.score, point.ms])
+                    last = point.ms
+        return rows
+
+    points = [Point(Architecture.from_json(a), score, ms) for a, score, ms in work.stage("front", choose)]
+    within = [point for point in points if affordable(work.case, teacher, point.architecture)]
+    return within or [min(points, key=lambda p: p.ms)]
+
+
+def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:
+    """Whether an architecture keeps the bounds on parameters, MACs and size that need no training to know."""
+    bounds = {metric: case.limit(metric) for metric in ("parameters", "macs", "size")}
+    if all(bound is None for bound in bounds.values()):
+        return True
+    from archsmith.cost import count
+
+    with torch.no_grad():
+        costs = count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example())
+    # int8 files are about a quarter as large; which precision ships is known only later.
+    found = {"parameters": costs.parameters, "macs": costs.macs, "size": costs.weight_bytes / 4}
+    return all(bound is None or found[metric] <= bound for metric, bound in bounds.items())
+
+
+def plan(work: Work, teacher: Teacher) -> Plan:
+    """What is left of the minutes as counts, printed."""
+
+    def make(folder: Path) -> JSON:
+        ship = work.run.seconds().get("original", 60.0)
+        return make_plan(work.case, teacher, work.spent, ship).to_json()
+
+    made = Plan(**work.stage("plan", make))
+    work.progress.plan(made.to_json())
+    return made
+
+
+def remember(work: Work, teacher: Teacher, made: Plan) -> Teacher:
+    """The teacher with its answers to the train rows (and made rows) that the plan has time for."""
+    if not made.trains:
+        return teacher
+    case = work.case
+    task: Any = case.task
+    if made.extra_rows:
+        task = task.extended(made.extra_rows, case.rng(6))
+    wrapped = task.wrap(teacher.model).eval()
+
+    def label(folder: Path) -> JSON:
+        began = time.perf_counter()
+        drawn = case.rng(9).permutation(task.size("train"))[: made.label_rows + made.extra_rows]
+        rows = [int(row) for row in np.sort(drawn)]
+        found = answers(calling(wrapped), task, "train", rows, progress=lambda n: work.counting("labels")(n, len(rows)))
+        outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
+        outputs[rows] = found
+        save_array(folder / "outputs.npy", outputs)
+        return {"rows": len(rows), "rows_per_second": len(rows) / (time.perf_counter() - began)}
+
+    work.stage("remember", label)
+    return replace(teacher, task=task, outputs=load_array(work.run.folder("remember") / "outputs.npy"))

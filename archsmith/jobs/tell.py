@@ -1,0 +1,148 @@
+"""What a run tells in the end: result.json, story.json, report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from archsmith.evaluate.blocks import skipped
+from archsmith.jobs.select import Point
+from archsmith.jobs.shipping import Final
+from archsmith.jobs.stages import Work
+from archsmith.jobs.verdict import outcomes, whole_of
+from archsmith.model.anatomy import Anatomy
+from archsmith.model.record import anatomy_from_json
+from archsmith.report.environment import observe
+from archsmith.report.loading import snippets
+from archsmith.report.page import write_page
+from archsmith.report.picture import write_picture
+from archsmith.report.result import Result, Variant, write_result
+from archsmith.report.story import LatencyPoint, Story, Verdict, Width, write_story
+from archsmith.space import Architecture
+from archsmith.study import Store
+
+
+def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
+    """Write the result, the story and the page, and return the result."""
+    case, run = work.case, work.run
+    whole = whole_of(final.originals)
+    floors = {"latency": floor_ms(work)} if run.finished("front") else {}
+    result = Result(
+        task=case.task.name,
+        metric=case.task.metric,
+        original=whole,
+        best=final.best,
+        ladder=ladder(final),
+        front=front(work, final),
+        targets=outcomes(case, final.best, whole, {k: v for k, v in floors.items() if v is not None}),
+        architecture=dict(final.best.architecture),
+        holdout=final.holdout,
+        environment=observe(case.request.threads),
+        seconds=run.seconds(),
+    )
+    result = write_result(result, run.path)
+    story = tell_story(work, final)
+    write_story(story, run.path)
+    write_page(result, story, run.path)
+    write_picture(result, story.title, run.path)
+    return result
+
+
+def ladder(final: Final) -> tuple[Variant, ...]:
+    """Original, faster runtime, lower precision, smaller architecture, all together; each rung as it was measured."""
+
+    def fastest(rows: Sequence[Variant]) -> Variant | None:
+        return min(rows, key=lambda v: v.latency_ms or float("inf"), default=None)
+
+    whole = whole_of(final.originals)
+    runtime = fastest([v for v in final.originals if v.precision == "fp32" and v.runtime != "pytorch"])
+    lower = fastest([v for v in final.originals if v.precision != "fp32"])
+    smaller = next((v for v in final.smalls if v.runtime == "pytorch" and v.precision == "fp32"), None)
+    rungs = [
+        ("original", whole),
+        ("faster runtime", runtime),
+        ("lower precision", lower),
+        ("smaller architecture", smaller),
+        ("all together", final.best),
+    ]
+    return tuple(replace(v, name=name) for name, v in rungs if v is not None)
+
+
+def front(work: Work, final: Final) -> tuple[Variant, ...]:
+    """What the search tried, fast to good: predicted latency, measured quality; the shipped one as measured."""
+    path = work.run.path / "study.db"
+    found = [replace(final.best, name="best")]
+    if path.exists():
+        for trial in Store.read(path).history():
+            if trial.status == "complete":
+                found.append(
+                    replace(
+                        final.best,
+                        name=f"trial {trial.number}",
+                        quality=100.0 - trial.values["loss_points"],
+                        latency_ms=trial.values["latency_ms"],
+                        latency_interval=None,
+                        path=None,
+                        architecture=dict(trial.proposal.architecture),
+                        note="latency predicted, quality after a short training",
+                    )
+                )
+    found.sort(key=lambda v: v.latency_ms or 0.0)
+    return tuple(found)
+
+
+def floor_ms(work: Work) -> float | None:
+    """The least latency of any architecture on the front, predicted."""
+    rows = work.run.stage("front", lambda _: None)
+    points = [Point(Architecture.from_json(a), score, ms) for a, score, ms in rows]
+    return min((point.ms for point in points), default=None)
+
+
+def tell_story(work: Work, final: Final) -> Story:
+    """All that the page shows beside the result."""
+    run, case = work.run, work.case
+    anatomy = anatomy_from_json(run.stage("anatomy", lambda _: None)) if run.finished("anatomy") else None
+    split = getattr(case.task, "split", None)
+    return Story(
+        title=f"{case.request.model.rstrip('/').rpartition('/')[2]} · {case.task.name}",
+        plan=run.stage("plan", lambda _: None) if run.finished("plan") else {},
+        widths=widths(anatomy, final.best) if anatomy else (),
+        latency_points=latency_points(final),
+        certificates=tuple(Verdict(c.subject, c.accepted, c.reason, c.error) for c in anatomy.certificates)
+        if anatomy
+        else (),
+        frozen=dict(anatomy.frozen) if anatomy else {},
+        split=counts_of(split.as_json()) if split is not None else {},
+        loading=snippets(run.path, final.best, case.request.threads),
+    )
+
+
+def widths(anatomy: Anatomy, best: Variant) -> tuple[Width, ...]:
+    """Every searched axis before and after; 0 where it is gone with its block or layer."""
+    gone = skipped(anatomy, best.architecture)
+    return tuple(
+        Width(
+            name, axis.kind, axis.size, 0 if name in gone else int(best.architecture.get(name, axis.size)), axis.layer
+        )
+        for name, axis in anatomy.axes.items()
+        if axis.kind != "width"
+    )
+
+
+def latency_points(final: Final) -> tuple[LatencyPoint, ...]:
+    """Predicted against measured, of what ships."""
+    best, measured = final.best, final.best.latency_ms
+    if final.predicted_ms is None or measured is None:
+        return ()
+    return (LatencyPoint("best", final.predicted_ms, measured, best.runtime, best.precision),)
+
+
+def counts_of(split: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of a split report, flat: "train", "duplicates: train in holdout", ..."""
+    found = {name: int(rows) for name, rows in split["rows"].items()}
+    if split.get("set_aside"):
+        found["set aside"] = int(split["set_aside"])
+    for kind in ("duplicates", "phrases", "quotations"):
+        found.update({f"{kind}: {where}": int(rows) for where, rows in split.get(kind, {}).items() if rows})
+    return found

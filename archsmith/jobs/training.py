@@ -1,0 +1,240 @@
+"""The middle of `optimize`: try architectures for a short while each, then train the chosen for long."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, validation_loss
+from archsmith.jobs.case import Case
+from archsmith.jobs.plan import BATCH, Pace, Plan, macs_of, measure_pace
+from archsmith.jobs.select import Point, Terrain, at_most, non_dominated, streams_of
+from archsmith.jobs.stages import Work
+from archsmith.model import realise
+from archsmith.search import regularised_evolution
+from archsmith.space import JSON, Architecture, Value
+from archsmith.study import run as run_study
+from archsmith.trial import Proposal, Trial
+
+LEVELS = (0.55, 0.4, 0.3, 0.22, 0.16, 0.12, 0.09, 0.065)  # shares of the original's latency that are tried
+FREE = 6  # points that are repaired and judged where nothing is trained
+GAIN = 0.4  # what is lost shrinks about as (time trained) ** -GAIN
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The architecture that ships, its trained module, and what it loses on validation (points below 100)."""
+
+    architecture: Architecture
+    module: nn.Module
+    loss: float
+    predicted_ms: float
+
+
+def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> list[Trial]:
+    """Trials of architectures along the fronts: repaired, and trained for a short while where there is time."""
+    case = work.case
+    pace = find_pace(work, teacher, points, plan)
+    starts = candidates(case, terrain, points, plan.trials if plan.trains else FREE)
+    evaluator = Timed(teacher, pace, plan, case, terrain)
+    trials = run_study(
+        terrain.space,
+        regularised_evolution(("loss_points", "latency_ms"), start=[p.architecture for p in starts]),
+        evaluator,
+        trials=len(starts),
+        store=work.run.path / "study.db",
+        seed=case.request.seed,
+        objectives=("loss_points", "latency_ms"),
+        on_trial=lambda trial: work.progress.say(describe(trial)),
+    )
+    work.stage("search", lambda folder: {"trials": len(trials)})
+    return trials
+
+
+def describe(trial: Trial) -> str:
+    """One line on a trial."""
+    if trial.status != "complete":
+        return f"trial {trial.number} failed: {trial.error}"
+    return (
+        f"trial {trial.number}: {100 - trial.values['loss_points']:.1f} points, "
+        f"{trial.values['latency_ms']:.2f} ms predicted, {trial.seconds:.0f} s"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """The evaluator `Trained`, with as many steps as each architecture fits into the plan's seconds for a trial."""
+
+    teacher: Teacher
+    pace: Pace | None
+    plan: Plan
+    case: Case
+    terrain: Terrain
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Points lost on validation and predicted milliseconds."""
+        effort = Effort()
+        if self.pace is not None:
+            steps = self.pace.steps(self.plan.trial_seconds, macs_of(self.case, self.teacher, proposal.architecture))
+            effort = Effort(steps=steps, batch=BATCH)
+        return Trained(self.teacher, effort, self.case.request.seed, self.terrain.ms)(proposal, rng)
+
+
+def find_pace(work: Work, teacher: Teacher, points: Sequence[Point], plan: Plan) -> Pace | None:
+    """How long a training step takes by the size of the network; None where nothing is trained."""
+    if not plan.trains:
+        return None
+
+    def measure(folder: Path) -> JSON:
+        by_ms = sorted(points, key=lambda p: p.ms)
+        ends: list[dict[str, Value]] = [dict(by_ms[0].architecture), dict(by_ms[len(by_ms) // 2].architecture)]
+        found = measure_pace(work.case, teacher, ends)  # type: ignore[arg-type]
+        return {"fixed": found.fixed, "per_mac": found.per_mac}
+
+    return Pace(**work.stage("pace", measure))
+
+
+def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int) -> list[Point]:
+    """What to try: with a bound on latency, the best of each residual width within it; else down the levels."""
+    whole = terrain.ms({})
+    limit = case.limit("latency")
+    streams = [row for row in streams_of(terrain, points) if row]
+    if limit is not None:
+        within = [at_most(row, limit * 0.97) for row in streams]
+        wider = [at_most(row, limit * 0.9) for row in streams]
+        found = [p for p in (*within, *wider) if p is not None] or [min(points, key=lambda p: p.ms)]
+    else:
+        levels = [whole * level for level in LEVELS]
+        picks = [at_most(streams[0], ms) for ms in levels]
+        picks += [at_most(row, ms) for row in streams[1:2] for ms in levels[4:]]
+        found = [p for p in picks if p is not None] or non_dominated(points)
+    unique = list({p.architecture: p for p in found}.values())
+    return unique[:most]
+
+
+def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial], plan: Plan) -> Chosen:
+    """The architecture that ships: of the trials if nothing is trained, else after its long training."""
+    case = work.case
+    done = [trial for trial in trials if trial.status == "complete"]
+    whole = original_loss(work, teacher)
+    if not plan.trains:
+        trial = best_trial(case, done, whole, 1.0)
+        small, _ = develop(teacher, trial.proposal.architecture, Effort(), case.request.seed)
+        loss = trial.values["loss_points"]
+        return Chosen(trial.proposal.architecture, small, loss, terrain.ms(trial.proposal.architecture))
+    first_seconds, second_seconds = 0.62 * plan.final_seconds, 0.38 * plan.final_seconds
+    if case.limit("latency") is not None:
+        first_seconds, second_seconds = plan.final_seconds, 0.0
+    shrink = (plan.trial_seconds / max(first_seconds, plan.trial_seconds)) ** GAIN
+    trial = best_trial(case, done, whole, shrink)
+    chosen = train_one(work, teacher, terrain, trial.proposal.architecture, "train", first_seconds, plan)
+    if second_seconds:
+        other = next_trial(case, done, trial, chosen.loss - whole)
+        if other is not None:
+            second = train_one(work, teacher, terrain, other.proposal.architecture, "train-again", second_seconds, plan)
+            chosen = better(case, whole, chosen, second)
+    return chosen
+
+
+def train_one(
+    work: Work, teacher: Teacher, terrain: Terrain, architecture: Architecture, name: str, seconds: float, plan: Plan
+) -> Chosen:
+    """One long training as a stage; what it made is in RUN/NAME/weights.safetensors."""
+    case = work.case
+    checkpoint = work.run.path / f"{name}.checkpoint"
+    tell = work.counting(name)
+
+    def make(folder: Path) -> JSON:
+        pace = find_pace(work, teacher, [], plan)
+        assert pace is not None
+        effort = Effort(
+            steps=pace.steps(seconds, macs_of(case, teacher, architecture)), batch=BATCH, checks=plan.checks
+        )
+        small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
+        loss = validation_loss(case.task.wrap(small).eval(), case.task)
+        save_file(state_of(small), folder / "weights.safetensors")
+        return {
+            "architecture": architecture.to_json(),
+            "loss": loss,
+            "steps": effort.steps,
+            "checks": [list(pair) for pair in fitted.validated] if fitted else [],
+        }
+
+    record = work.stage(name, make)
+    checkpoint.unlink(missing_ok=True)
+    kept = Architecture.from_json(record["architecture"])
+    small = copy.deepcopy(realise(teacher.model, teacher.anatomy, kept))
+    put_state(small, load_file(work.run.folder(name) / "weights.safetensors"))
+    return Chosen(kept, small.eval(), record["loss"], terrain.ms(kept))
+
+
+def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters and saved buffers, shared ones once, as safetensors wants them."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor))
+    return {name: tensor.detach().contiguous().clone() for name, tensor in found.values()}
+
+
+def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """The inverse of `state_of`, in place."""
+    own = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def original_loss(work: Work, teacher: Teacher) -> float:
+    """Points that the original loses on validation, from the record of its stage."""
+    from archsmith.jobs.stages import original
+
+    whole = next(v for v in original(work) if v.runtime == "pytorch" and v.precision == "fp32")
+    return 100.0 - (whole.quality or 0.0)
+
+
+def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float) -> Trial:
+    """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
+
+    With a bound on latency, the best within it; else the fastest whose loss should keep the bound on the drop, or the
+    best if none should.
+    """
+    latency, drop = case.limit("latency"), case.limit("drop")
+    if latency is not None:
+        within = [t for t in trials if t.values["latency_ms"] <= latency] or [
+            min(trials, key=lambda t: t.values["latency_ms"])
+        ]
+        return min(within, key=lambda t: t.values["loss_points"])
+    quality = case.limit("quality")
+    bound = drop if drop is not None else (100.0 - quality - whole if quality is not None else 1.0)
+    able = [t for t in trials if (t.values["loss_points"] - whole) * shrink <= bound]
+    if not able:
+        return min(trials, key=lambda t: t.values["loss_points"])
+    return min(able, key=lambda t: t.values["latency_ms"])
+
+
+def next_trial(case: Case, trials: Sequence[Trial], tried: Trial, drop: float) -> Trial | None:
+    """The neighbour on the front to spend the rest on: a faster one if the bound holds, else a better one."""
+    bound = case.limit("drop") if case.limit("drop") is not None else 1.0
+    ladder = sorted(trials, key=lambda t: t.values["latency_ms"])
+    at = ladder.index(tried)
+    if drop <= (bound or 0.0):
+        return ladder[at - 1] if at > 0 else None
+    slower = [t for t in ladder[at + 1 :] if t.values["loss_points"] < tried.values["loss_points"]]
+    return slower[0] if slower else None
+
+
+def better(case: Case, whole: float, first: Chosen, second: Chosen) -> Chosen:
+    """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
+    limit = case.limit("drop")
+    bound = limit if limit is not None else 1.0
+    able = [c for c in (first, second) if c.loss - whole <= bound]
+    if able:
+        return min(able, key=lambda c: c.predicted_ms)
+    return min((first, second), key=lambda c: c.loss)

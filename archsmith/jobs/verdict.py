@@ -1,0 +1,96 @@
+"""What a budget says of something measured: which targets are met, and whether a runtime alone is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archsmith.jobs.case import Case
+from archsmith.jobs.target import Target
+from archsmith.report.result import Outcome, Result, Variant
+
+COSTS = ("latency", "size", "memory", "parameters", "macs")
+NEAR = 1.03  # a latency this close to its bound is met: two measurements of one file differ by as much
+
+
+def value_of(target: Target, variant: Variant, whole: Variant) -> float | None:
+    """What a variant has of a target's metric, in the base unit; `whole` is the original that a drop is taken from."""
+    if target.metric in ("drop", "quality"):
+        if variant.quality is None or whole.quality is None:
+            return None
+        return whole.quality - variant.quality if target.metric == "drop" else variant.quality
+    return {
+        "latency": variant.latency_ms,
+        "size": variant.bytes,
+        "memory": variant.peak_bytes,
+        "parameters": variant.parameters,
+        "macs": variant.macs,
+    }[target.metric]
+
+
+def met(target: Target, value: float | None) -> bool:
+    """Whether a measured value keeps a target; latency within the 3 % that a measurement repeats to."""
+    if value is None:
+        return False
+    return target.met(value / NEAR if target.metric == "latency" else value)
+
+
+def meets_all(case: Case, variant: Variant, whole: Variant) -> bool:
+    """Whether a variant keeps every target."""
+    return all(met(target, value_of(target, variant, whole)) for target in case.targets)
+
+
+def free_win(case: Case, measured: Sequence[Variant]) -> Variant | None:
+    """The original itself on a faster runtime or in lower precision, where a cost is bounded and that keeps it all."""
+    if not any(target.metric in COSTS for target in case.targets):
+        return None
+    whole = whole_of(measured)
+    able = [v for v in measured if meets_all(case, v, whole)]
+    return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or 0.0), default=None)
+
+
+def whole_of(measured: Sequence[Variant]) -> Variant:
+    """The original in PyTorch fp32."""
+    return next(v for v in measured if v.runtime == "pytorch" and v.precision == "fp32")
+
+
+def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> Variant:
+    """What ships: of the variants that keep most targets the fastest, or the best where only costs are bounded."""
+    kept = {v.name: sum(met(t, value_of(t, v, whole)) for t in case.targets) for v in measured}
+    most = max(kept.values())
+    able = [v for v in measured if kept[v.name] == most]
+    if case.targets and all(target.metric in COSTS for target in case.targets):
+        return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or 0.0))
+    if not any(target.metric in ("drop", "quality") for target in case.targets):
+        sound = [v for v in able if (v.quality or 0.0) >= max((x.quality or 0.0) for x in able) - 0.5]
+        able = sound or able
+    return min(able, key=lambda v: v.latency_ms or float("inf"))
+
+
+def outcomes(case: Case, best: Variant, whole: Variant, floors: dict[str, float]) -> tuple[Outcome, ...]:
+    """Each target with what was measured, in the user's unit."""
+    found = []
+    for target in case.targets:
+        value = value_of(target, best, whole)
+        floor = floors.get(target.metric)
+        found.append(
+            Outcome(
+                target=str(target),
+                value=None if value is None else target.in_unit(value),
+                met=met(target, value),
+                floor=None if floor is None else target.in_unit(floor),
+            )
+        )
+    return tuple(found)
+
+
+def unmet(result: Result) -> str:
+    """One line that says which target was missed, by how much, and what the floor is; empty where all are met."""
+    lines = []
+    for outcome in result.targets:
+        if not outcome.met:
+            value = "not measured" if outcome.value is None else f"{outcome.value:.3g} was reached"
+            floor = "" if outcome.floor is None else f", the floor is {outcome.floor:.3g}"
+            lines.append(f"{outcome.target}: {value}{floor}")
+    if not lines:
+        return ""
+    return f"a target could not be met; {'; '.join(lines)}. The best found is in {result.folder}; loosen the target."
