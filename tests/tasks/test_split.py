@@ -38,6 +38,12 @@ def test_long_texts_are_found_whole_only(length: int) -> None:
     assert [side.tolist() for side in find_spans(needles, Words.of(["x", text]))] == [[0, 2], [1, 1]]
 
 
+def test_a_long_text_is_not_found_across_two_texts() -> None:
+    text = [f"w{i}" for i in range(ANCHOR + 9)]
+    hay = Words.of([" ".join(text[: ANCHOR + 2]), " ".join(text[ANCHOR + 2 :])])
+    assert len(find_spans(Words.of([" ".join(text)]), hay)[0]) == 0
+
+
 def test_texts_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archsmith.tasks.spans.BLOCK", 10)
     texts = [f"one two three number {i} four five" for i in range(9)]
@@ -63,10 +69,11 @@ def test_texts_are_equal_when_their_words_are(a: str, b: str, same: bool) -> Non
 
 
 def test_each_row_goes_for_one_reason() -> None:
-    loser = Words.of(["the plot", "A good film.", "he said one two three four five six seven eight so", "fresh words"])
-    winner = Words.of(["a good film", "all the plot here", "one two three four five six seven eight"])
+    quoted = "one two three four five six seven eight"
+    loser = Words.of(["the plot", "A good film.", f"he said {quoted} so", "fresh words", quoted])
+    winner = Words.of(["a good film", "all the plot here", quoted])
     masks = {reason: np.flatnonzero(mask).tolist() for reason, mask in overlap(loser, winner).items()}
-    assert masks == {"duplicates": [1], "phrases": [0], "quotations": [2]}
+    assert masks == {"duplicates": [1, 4], "phrases": [0], "quotations": [2]}
 
 
 def test_a_sentence_and_its_phrases_are_one_group() -> None:
