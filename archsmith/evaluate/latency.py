@@ -105,8 +105,8 @@ def probe_architectures(anatomy: Anatomy, space: Space, most: int = 20) -> list[
     alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
     probes: list[dict[str, Value]] = [{}, thin, *short, *alone]
     if stream:
-        # A quarter of the way up: at the very smallest width a network is all overhead and teaches nothing.
-        narrow = {name: value for name, value in _widths_at(anatomy, space, 0.25).items() if name in stream}
+        # Not below a quarter: at the very smallest width a network is all overhead and teaches nothing of the rest.
+        narrow = _narrow(anatomy, space, stream)
         probes += [narrow, thin | narrow, *(probe | narrow for probe in short)]
     probes += [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
     if inner:
@@ -138,6 +138,15 @@ def _widths_at(anatomy: Anatomy, space: Space, share: float) -> dict[str, Value]
             values = sorted(space.choices[name].values, key=float)
             wanted = float(values[0]) + share * (float(values[-1]) - float(values[0]))
             chosen[name] = min(values, key=lambda value: abs(float(value) - wanted))
+    return chosen
+
+
+def _narrow(anatomy: Anatomy, space: Space, stream: Iterable[str]) -> dict[str, Value]:
+    """Each residual axis at its smallest value that is at least a quarter of its size, else at its largest."""
+    chosen: dict[str, Value] = {}
+    for name in stream:
+        values = sorted(space.choices[name].values, key=float)
+        chosen[name] = next((v for v in values if float(v) >= anatomy.axes[name].size / 4), values[-1])
     return chosen
 
 
