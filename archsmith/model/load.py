@@ -151,7 +151,7 @@ def _from_factory(source: str, allow_code: bool) -> Loaded:
 def named_inputs(model: nn.Module, example: Any, place: str) -> dict[str, Tensor]:
     """Example inputs by the names of the forward's arguments.
 
-    >>> list(named_inputs(nn.Linear(2, 3), torch.ones(1, 2), "here"))
+    >>> list(named_inputs(nn.Linear(2, 3), Tensor(1, 2), "here"))
     ['input']
     """
     if isinstance(example, Tensor):

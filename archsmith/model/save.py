@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
@@ -61,7 +62,7 @@ def save(
             _save_module(model, folder, example)
         else:
             _save_transformers(model, loaded, folder, example)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own error
         raise BadInput("the result can be written", str(error), str(folder)) from None
     finally:
         model.train(was_training)

@@ -265,6 +265,19 @@ def test_the_original_folder_is_never_written(tiny: Callable[..., Any], tmp_path
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("most_bytes", [10, 20_000])  # not even architecture.json, and not the weights
+def test_a_full_disk_gets_one_line(tiny: Callable[..., Any], tmp_path: Path, most_bytes: int) -> None:
+    resource = pytest.importorskip("resource", reason="file size limits stand for a full disk")
+    model, inputs = tiny("bert")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        with pytest.raises(BadInput, match="the result can be written"):
+            save(model, Loaded(model, None, "bert", "transformers", example=inputs), tmp_path, {"layers": [1, 2, 3]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_module_that_is_no_stub_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     model, inputs = tiny("bert")
     loaded = Loaded(model, None, "bert", "transformers", example=inputs)
