@@ -52,6 +52,8 @@ def convolution(book: Book, call: Call) -> None:
     transposed, groups = call.arg(6), call.arg(8)
     x, w = book[data], book[weight]
     channels = w[1] if transposed else w[0]
+    for label in (*x[2:], *w[2:]):
+        freeze(label, "a place in an image or a signal")
     if groups == 1:
         equate(x[1], w[0] if transposed else w[1])
     elif groups == data.shape[1] and not transposed:
@@ -117,6 +119,8 @@ def group_norm(book: Book, call: Call) -> None:
 def attention(book: Book, call: Call) -> None:
     """q (batch, heads, length, width), k and v (batch, groups, keys, width): heads = groups x heads of a group."""
     q, k, v = (book[call.arg(i)] for i in range(3))
+    equate(k[0], v[0])
+    equate(q[0], k[0])
     equate(k[1], v[1])
     equate(q[1], k[1] + fresh(size(q[1]) // size(k[1])))
     equate(q[3], k[3])
@@ -209,6 +213,8 @@ def pool(book: Book, call: Call) -> None:
     """Pooling and resampling touch the trailing dimensions only; batch and channels pass."""
     labels = book[call.arg(0)]
     kept = 1 if "1d" in call.name else 3 if "3d" in call.name else 2
+    for label in labels[len(labels) - kept :]:
+        freeze(label, "a place in an image or a signal")
     for out in call.out if isinstance(call.out, tuple | list) else [call.out]:
         trailing = [fresh(n, "a place in an image or a signal") for n in out.shape[out.dim() - kept :]]
         book[out] = [*labels[: out.dim() - kept], *trailing]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from masking import cut_equals_masked
 from torch import nn
 from torch.nn import functional as F
 
 from archsmith.errors import BadInput
 from archsmith.model import cut, examine, plan
-from masking import cut_equals_masked
 
 torch.set_num_threads(1)
 
