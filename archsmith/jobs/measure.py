@@ -28,6 +28,7 @@ from archsmith.cost import (
     resize,
     time_sessions,
 )
+from archsmith.cost.memory import serving_peak
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model.load import Loaded, load
 
@@ -48,7 +49,8 @@ def measure(
     """Costs and latencies of a model directory, a hub id, `package.module:factory` or an .onnx file, as plain data.
 
     `{"costs": {...}, "latency": [{"runtime", "precision", "median_ms", "low_ms", "high_ms", "runs", "note"}, ...]}`;
-    a row without a median says in `note` why. All rows are timed interleaved, in one run. Raises `BadInput` for an
+    a row of a file has `file_bytes` and `peak_bytes` (memory that serving it takes), a row without a median says in
+    `note` why. All rows are timed interleaved, in one run. Raises `BadInput` for an
     unknown runtime, sizes below 1, or a source that cannot be read.
     """
     if runtime != "all" and runtime not in RUNTIMES:
@@ -180,6 +182,7 @@ def _open(
         row["note"] = RANDOM_RANGES
     if runtime.name != "pytorch":
         row["file_bytes"] = file_bytes(lowered.path)
+        row["peak_bytes"] = serving_peak(lowered, inputs, threads=threads)
     return runtime.open(lowered, threads)
 
 

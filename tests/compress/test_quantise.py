@@ -38,7 +38,7 @@ def test_int8_is_smaller_and_near_the_original_at_every_shape(
     if reason:
         pytest.skip(reason)
     # Wide enough for weights to outweigh the graph.
-    model, inputs = tiny("bert", hidden_size=64, intermediate_size=512, num_hidden_layers=2)
+    model, inputs = tiny("bert", hidden_size=64, intermediate_size=512, num_hidden_layers=1)
     wrapped = Logits(model).eval()
     exported = runtime.export(wrapped, inputs, DYNAMIC, tmp_path)
     lowered = quantise(exported, precision, [arrays(inputs)] * 3, tmp_path / "int8")

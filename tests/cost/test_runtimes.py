@@ -54,7 +54,7 @@ def usable(name: str) -> Runtime:
 
 @pytest.fixture(scope="module")
 def bert(tiny: Callable[..., Any]) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    model, inputs = tiny("bert")
+    model, inputs = tiny("bert", num_hidden_layers=1)
     return Logits(model).eval(), inputs
 
 
