@@ -116,7 +116,8 @@ class Bench:
         A random projection of the outputs is differentiated by every tensor at once, on each input. None where no
         gradient arrives.
         """
-        held = {n: t for n, t in tensors(self.model).items() if t.is_floating_point()}
+        # Buffers are left out: running statistics have no derivative, and torch refuses to be asked for one.
+        held = {n: t for n, t in self.model.named_parameters() if t.is_floating_point()}
         found: dict[tuple[str, int], float | None] = {}
         for number, given in enumerate(self.inputs):
             slope = self._gradients(held, given, self.outputs[number])

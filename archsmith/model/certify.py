@@ -54,10 +54,18 @@ def _permutation(bench: Bench, candidates: Sequence[Candidate], verdicts: Verdic
     slopes = bench.slopes(axes, orders)
     effects: dict[str, list[float]] = {}
     for axis in axes:
-        effects[axis.name] = []
-        for i, place in enumerate(axis.places):
-            slope = slopes[axis.name, i]
-            effects[axis.name].append(bench.permuted([axis], orders, place) if slope is None else slope)
+        mine = [slopes[axis.name, i] for i in range(len(axis.places))]
+        felt = {owner(place.parameter) for place, slope in zip(axis.places, mine, strict=True) if slope is not None}
+        # Without a gradient (running statistics, tables made under no_grad) a place is measured, unless one beside it
+        # in its module has one and speaks for it.
+        effects[axis.name] = [
+            slope
+            if slope is not None
+            else 0.0
+            if owner(place.parameter) in felt
+            else bench.permuted([axis], orders, place)
+            for place, slope in zip(axis.places, mine, strict=True)
+        ]
     errors = _measured(bench, axes, orders, {name: max(effect) for name, effect in effects.items()})
     passed: list[Candidate] = []
     for candidate in candidates:

@@ -35,6 +35,7 @@ class Book:
         self._alive: list[Tensor] = []
         self.heads: list[Label] = []  # dimensions that attention runs over one by one
         self.means: list[tuple[int, Label]] = []  # of the operator at hand: (dimension, label) it averages over
+        self.picks: list[tuple[Tensor, Label]] = []  # what was picked by number, and out of which dimension
         self.contraction: Contraction | None = None  # of the operator at hand
 
     def __getitem__(self, tensor: Tensor) -> list[Label]:
@@ -214,7 +215,7 @@ def repeat(book: Book, call: Call) -> None:
 @rule("select")
 def select(book: Book, call: Call) -> None:
     labels = list(book[call.arg(0)])
-    freeze(labels.pop(at(call.arg(1), len(labels))), "one of it is picked by number")
+    book.picks.append((call.out, labels.pop(at(call.arg(1), len(labels)))))
     book[call.out] = labels
 
 

@@ -93,6 +93,7 @@ class _Flow:
     through: int = 0
     exits: frozenset[Use] = frozenset()
     name: str = ""
+    constant: bool = False  # made of parameters alone, or of nothing
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no annotations there
@@ -105,7 +106,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         self.open_calls: list[tuple[str, int]] = []  # modules being run, and how many additions there were before
         for name, tensor in tensors.items():
             self.found.parameters[name] = self.book[tensor]
-            self.flows[id(tensor)] = _Flow(stream=-1, name=name)
+            self.flows[id(tensor)] = _Flow(stream=-1, name=name, constant=True)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -146,7 +147,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
     def _flow(self, call: Call) -> None:
         sources = [self.flow(tensor) for tensor in call.tensors]
         self.found.touched.update(flow.name for flow in sources if flow.name)
-        data = [flow for flow in sources if not flow.name]
+        data = [flow for flow in sources if not flow.constant]
         if call.name not in _SAME_STREAM:
             for flow in data:
                 self.found.readers.setdefault(flow.stream, set()).add(self.open_calls[-1][0] if self.open_calls else "")
@@ -165,7 +166,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         for out in tree_leaves(call.out):
             if isinstance(out, Tensor):
                 stream = data[0].stream if keeps_stream else len(self.flows) + 1
-                self.flows[id(out)] = _Flow(stream, before, through, exits, name)
+                self.flows[id(out)] = _Flow(stream, before, through, exits, name, not data)
 
     def _use(self, call: Call) -> Use | None:
         contraction = self.book.contraction
@@ -211,6 +212,10 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
         mode.found.readers.setdefault(mode.flow(tensor).stream, set()).add("")
         for label in mode.book[tensor]:
             freeze(label, "it is the model's output")
+    for tensor, label in mode.book.picks:
+        flow = mode.flow(tensor)
+        if flow.constant or flow.stream in mode.found.readers:  # some are made for their shape alone
+            freeze(label, "one of it is picked by number")
     mode.found.heads = mode.book.heads
     return mode.found
 

@@ -152,6 +152,19 @@ class Placed(nn.Module):
         return self.down((self.up(x) + torch.arange(6.0)).relu())
 
 
+class Picked(nn.Module):
+    """Picks one unit by its number: to compute with it, or for its shape alone."""
+
+    def __init__(self, used: bool) -> None:
+        super().__init__()
+        self.used, self.up, self.down = used, nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        hidden = self.up(x)
+        last = hidden[..., -1]
+        return self.down(hidden.relu()) + (last.unsqueeze(-1) if self.used else torch.ones(last.shape).unsqueeze(-1))
+
+
 IMAGE, VECTOR = torch.randn(2, 3, 6, 6), torch.randn(2, 7, 4)
 ACCEPTED = [
     (Flat, {"x": IMAGE}, {"conv.channels": 6}),
@@ -166,6 +179,8 @@ ACCEPTED = [
     (Chosen, {"x": VECTOR}, {}),
     (Unknown, {"x": VECTOR}, {"mid.width": 7}),
     (Placed, {"x": VECTOR}, {}),
+    (lambda: Picked(True), {"x": VECTOR}, {}),
+    (lambda: Picked(False), {"x": VECTOR}, {"up.width": 6}),
 ]
 
 
@@ -200,6 +215,7 @@ FROZEN = [
     (Chosen, "up.weight[0]", "softmax runs along it"),
     (Placed, "up.weight[0]", "constants made in the forward pass"),
     (lambda: Two(False), "unused_up.weight[0]", "not used"),
+    (lambda: Picked(True), "up.weight[0]", "picked by number"),
     (Unknown, "up.weight[0]", "linalg_qr"),
 ]
 

@@ -26,7 +26,6 @@ CASES = {
     "t": (lambda a: a.t(), [(3, 4)], 2),
     "unsqueeze squeeze": (lambda a: a.unsqueeze(1).expand(3, 5, 4).mean(1).unsqueeze(-1).squeeze(-1), [(3, 4)], 2),
     "repeat": (lambda a: a.repeat(2, 3), [(2, 4)], 2),
-    "select": (lambda a: a[1], [(3, 4)], 1),
     "slice": (lambda a: a[:, 1:4] + a[:, 4:], [(3, 7)], 2),
     "slice in steps": (lambda a: a[:, ::2], [(3, 8)], 1),
     "split": (lambda a: a.split([2, 3, 2], -1)[1], [(3, 7)], 4),
