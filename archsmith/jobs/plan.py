@@ -18,8 +18,7 @@ from archsmith.model import realise
 from archsmith.space import Value
 from archsmith.train import Schedule
 
-LEAST_TRAINING = 90.0  # seconds left below which nothing is trained: the front is then what repair alone gives
-AFTER = 75.0  # seconds that shipping and the last measurement take beside what was measured of the original
+LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front is then what repair alone gives
 BATCH = 64
 
 
@@ -49,8 +48,11 @@ class Plan:
 
 
 def make_plan(case: Case, teacher: Teacher, spent: float, ship_seconds: float) -> Plan:
-    """Divide what is left of the minutes: a quarter labels, a quarter tries, half trains the chosen."""
-    left = case.request.minutes * 60 - spent - ship_seconds - AFTER
+    """Divide what is left of the minutes: up to a third labels, then three tenths try and seven train the chosen.
+
+    `spent`: seconds of the stages before; `ship_seconds`: what exporting and measuring the original took.
+    """
+    left = case.request.minutes * 60 - spent - 1.5 * ship_seconds
     if left < LEAST_TRAINING:
         return Plan(0, 0, 0, 0.0, 0.0, 0)
     rows = case.task.size("train")

@@ -71,14 +71,14 @@ def front(terrain: Terrain) -> list[Point]:
         fixed_score = sum(terrain.scores[name][value] for name, value in stream.items())
         whole_ms = terrain.ms(stream)
         for pick in exact_front(groups):
-            values = terrain_point(terrain.space, {**stream, **pick.values})
+            values = full_point(terrain.space, {**stream, **pick.values})
             if not keeps_a_layer(terrain.anatomy, values):
                 continue
             found.append(Point(values, fixed_score + pick.score, whole_ms + pick.cost))
     return sorted(found, key=lambda point: (point.ms, point.score))
 
 
-def terrain_point(space: Space, values: Mapping[str, Value]) -> Architecture:
+def full_point(space: Space, values: Mapping[str, Value]) -> Architecture:
     """The full point of a space that takes these values and is whole elsewhere."""
     point: dict[str, Value] = {}
     for name, choice in space.choices.items():

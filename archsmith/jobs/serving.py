@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,16 @@ AGREES = 1e-3  # of the output's scale, between an exported fp32 file and the mo
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """One way to serve one network: the file, a session on it, and what its weights take on disk."""
+    """One way to serve one network: the file, the session that is timed, and what its weights take on disk.
+
+    `reopen` makes a session with another number of threads.
+    """
 
     name: str
     artifact: Artifact
     session: Session
     bytes: int
+    reopen: Callable[[int], Session]
 
 
 def runtimes_of(case: Case) -> list[Runtime]:
@@ -92,7 +97,9 @@ def serve(case: Case, wrapped: nn.Module, folder: Path, label: str, say: Callabl
                 if precision == "fp32" and runtime.name != "pytorch":
                     check_agreement(case, wrapped, session, artifact)
                 on_disk = weight_bytes(wrapped) if runtime.name == "pytorch" else file_bytes(artifact.path)
-                found.append(Served(f"{label} {runtime.name} {precision}", artifact, session, on_disk))
+                found.append(
+                    Served(f"{label} {runtime.name} {precision}", artifact, session, on_disk, opener(runtime, artifact))
+                )
             except (BadInput, RuntimeError, ValueError) as error:
                 if precision == "fp32":
                     raise
@@ -123,18 +130,23 @@ def reopened(case: Case, folder: Path, files: Sequence[JSON], label: str, wrappe
         if runtime.name == "pytorch":
             runtime.export(wrapped, {}, {}, artifact.path)
         session = runtime.open(artifact, case.request.threads)
-        found.append(Served(f"{label} {row['runtime']} {row['precision']}", artifact, session, row["bytes"]))
+        name = f"{label} {row['runtime']} {row['precision']}"
+        found.append(Served(name, artifact, session, row["bytes"], opener(runtime, artifact)))
     return found
 
 
-def judged_once(case: Case, served: Sequence[Served]) -> dict[str, np.ndarray]:
-    """Judged records on validation: PyTorch fp32 and every lower precision run; the other fp32 files, which compute the
-    same to within what was checked at their export, take PyTorch's."""
-    whole = next(each for each in served if each.artifact.runtime == "pytorch" and each.artifact.precision == "fp32")
-    same = judge(case, whole.session, "validation")
+def opener(runtime: Runtime, artifact: Artifact) -> Callable[[int], Session]:
+    """threads -> a new session on a file."""
+    return lambda threads: runtime.open(artifact, threads)
+
+
+def judged_once(case: Case, served: Sequence[Served], times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Judged records on validation: the fastest fp32 file and every lower precision run; the other fp32 files, which
+    compute the same to within what was checked at their export, take that one's."""
+    whole = min((s for s in served if s.artifact.precision == "fp32"), key=lambda s: float(np.median(times[s.name])))
+    same = judge(case, whole, "validation")
     return {
-        each.name: same if each.artifact.precision == "fp32" else judge(case, each.session, "validation")
-        for each in served
+        each.name: same if each.artifact.precision == "fp32" else judge(case, each, "validation") for each in served
     }
 
 
@@ -147,8 +159,9 @@ def check_agreement(case: Case, wrapped: nn.Module, session: Session, artifact: 
         raise BadInput(law, f"a deviation of {apart:.1e} of the output's scale", str(artifact.path))
 
 
-def judge(case: Case, session: Session, part: Part) -> np.ndarray:
-    """The judged records of a part, as the file that is shipped gives them."""
+def judge(case: Case, served: Served, part: Part) -> np.ndarray:
+    """The judged records of a part, as the file that is shipped gives them; on all cores."""
+    session = served.reopen(os.cpu_count() or 1)
 
     def call(inputs: dict[str, Tensor]) -> np.ndarray:
         return session(arrays(inputs))

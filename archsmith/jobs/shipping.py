@@ -82,7 +82,7 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         files = work.run.stage("model", nothing)["files"]
         smalls = reopened(work.case, work.run.folder("model"), files, "smaller", small_wrapped)
         times = time_all(case, [*wholes, *smalls], case.example(), 25.0)
-        judged = {each.name: judge(case, each.session, "validation") for each in smalls}
+        judged = {each.name: judge(case, each, "validation") for each in smalls}
         qualities = {row["name"]: row["quality"] for row in before["variants"]}
         originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
         originals = [replace(v, quality=qualities[v.name]) for v in originals]
@@ -120,7 +120,7 @@ def open_holdout(work: Work, wholes: Sequence[Served], best: Served) -> Holdout 
     if opening is not None:
         opening()
     whole = next(each for each in wholes if each.artifact.runtime == "pytorch" and each.artifact.precision == "fp32")
-    first, second = judge(case, whole.session, "holdout"), judge(case, best.session, "holdout")
+    first, second = judge(case, whole, "holdout"), judge(case, best, "holdout")
     interval = paired_interval(first, second, case.rng(10), case.task.quality)
     return Holdout(
         n=interval.examples,

@@ -73,7 +73,7 @@ def original(work: Work) -> list[Variant]:
         wrapped = case.task.wrap(case.model).eval()
         served = serve(case, wrapped, folder, "original", work.progress.say)
         times = time_all(case, served, case.example(), 12.0)
-        found = variants(case, wrapped, served, times, judged_once(case, served), "validation")
+        found = variants(case, wrapped, served, times, judged_once(case, served, times), "validation")
         return {"variants": to_plain(found), "files": artifact_records(served, folder)}
 
     return [from_plain(Variant, row, "stage original") for row in work.stage("original", measure)["variants"]]
@@ -130,8 +130,9 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
     latency = LatencyModel.from_json(work.stage("latency", time_blocks))
 
     def score(folder: Path) -> JSON:
-        rows = [int(row) for row in case.rng(5).permutation(case.task.size("train"))[:SCORE_ROWS]]
-        probes = 3 if case.request.minutes < 8 else 4
+        short = case.request.minutes < 5
+        rows = [int(row) for row in case.rng(5).permutation(case.task.size("train"))[: 48 if short else SCORE_ROWS]]
+        probes = 2 if short else 4
         found = score_blocks(build, case.task, space, rows, probes=probes, progress=work.counting("blocks"))
         return {name: [[value, score] for value, score in row.items()] for name, row in found.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -109,7 +110,10 @@ def tell_story(work: Work, final: Final) -> Story:
         plan=run.stage("plan", lambda _: None) if run.finished("plan") else {},
         widths=widths(anatomy, final.best) if anatomy else (),
         latency_points=latency_points(final),
-        certificates=tuple(Verdict(c.subject, c.accepted, c.reason, c.error) for c in anatomy.certificates)
+        certificates=tuple(
+            Verdict(c.subject, c.accepted, c.reason, c.error if math.isfinite(c.error) else None)
+            for c in anatomy.certificates
+        )
         if anatomy
         else (),
         frozen=dict(anatomy.frozen) if anatomy else {},

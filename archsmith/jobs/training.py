@@ -15,7 +15,7 @@ from torch import nn
 from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, validation_loss
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, macs_of, measure_pace
-from archsmith.jobs.select import Point, Terrain, at_most, non_dominated, streams_of
+from archsmith.jobs.select import Point, Terrain, at_most, full_point, non_dominated, streams_of
 from archsmith.jobs.stages import Work
 from archsmith.model import realise
 from archsmith.search import regularised_evolution
@@ -23,8 +23,10 @@ from archsmith.space import JSON, Architecture, Value
 from archsmith.study import run as run_study
 from archsmith.trial import Proposal, Trial
 
-LEVELS = (0.55, 0.4, 0.3, 0.22, 0.16, 0.12, 0.09, 0.065)  # shares of the original's latency that are tried
-FREE = 6  # points that are repaired and judged where nothing is trained
+LEVELS = (0.25, 0.15, 0.1, 0.4)  # shares of the original's latency that are tried before training, in this order
+FREE_LEVELS = (0.6, 0.4, 0.75, 0.28)  # the same where nothing is trained
+FREE = 4  # points that are repaired and judged where nothing is trained
+SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
 GAIN = 0.4  # what is lost shrinks about as (time trained) ** -GAIN
 
 
@@ -42,7 +44,7 @@ def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Poin
     """Trials of architectures along the fronts: repaired, and trained for a short while where there is time."""
     case = work.case
     pace = find_pace(work, teacher, points, plan)
-    starts = candidates(case, terrain, points, plan.trials if plan.trains else FREE)
+    starts = candidates(case, terrain, points, plan.trials if plan.trains else FREE, plan.trains)
     evaluator = Timed(teacher, pace, plan, case, terrain)
     trials = run_study(
         terrain.space,
@@ -101,7 +103,7 @@ def find_pace(work: Work, teacher: Teacher, points: Sequence[Point], plan: Plan)
     return Pace(**work.stage("pace", measure))
 
 
-def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int) -> list[Point]:
+def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int, training: bool) -> list[Point]:
     """What to try: with a bound on latency, the best of each residual width within it; else down the levels."""
     whole = terrain.ms({})
     limit = case.limit("latency")
@@ -111,12 +113,44 @@ def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int)
         wider = [at_most(row, limit * 0.9) for row in streams]
         found = [p for p in (*within, *wider) if p is not None] or [min(points, key=lambda p: p.ms)]
     else:
-        levels = [whole * level for level in LEVELS]
+        levels = [whole * level for level in (LEVELS if training else FREE_LEVELS)]
         picks = [at_most(streams[0], ms) for ms in levels]
-        picks += [at_most(row, ms) for row in streams[1:2] for ms in levels[4:]]
+        if training:
+            # Block scores say what a cut costs before training; deep cuts are learnt again, and there plain shapes do
+            # as well as any: the most telling layers, all alike.
+            picks = [p for ms in levels for p in (uniform(terrain, ms), at_most(streams[0], ms))]
         found = [p for p in picks if p is not None] or non_dominated(points)
     unique = list({p.architecture: p for p in found}.values())
     return unique[:most]
+
+
+def uniform(terrain: Terrain, ms: float) -> Point | None:
+    """The layers that matter most, all cut to the same share, as many and as wide as a latency allows.
+
+    Of the shapes that fit, the one whose number of layers and width share are nearest to each other; None where the
+    network has no layers or nothing fits.
+    """
+    layers = [name for name, branch in terrain.anatomy.branches.items() if branch.kind == "layer"]
+    layers = [name for name in layers if name in terrain.scores]
+    by_score = sorted(layers, key=lambda name: -terrain.scores[name][False])
+    inner = [name for name in terrain.space.choices if name in terrain.anatomy.axes]
+    inner = [name for name in inner if terrain.anatomy.axes[name].layer in layers]
+    fitting: list[tuple[float, Point]] = []
+    for kept in range(1, len(layers) + 1):
+        for share in SHARES:
+            values: dict[str, Value] = {name: name in by_score[:kept] for name in layers}
+            for name in inner:
+                size = terrain.anatomy.axes[name].size
+                options = terrain.space.choices[name].values
+                values[name] = min(options, key=lambda value: abs(float(value) - share * size))
+            architecture = full_point(terrain.space, values)
+            predicted = terrain.ms(architecture)
+            if predicted <= ms:
+                apart = abs(kept / len(layers) - share)
+                score = sum(terrain.scores[name][value] for name, value in architecture.items())
+                fitting.append((apart - predicted / ms, Point(architecture, score, predicted)))
+                break
+    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
 def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial], plan: Plan) -> Chosen:

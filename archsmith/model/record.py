@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -26,7 +27,11 @@ def anatomy_to_json(anatomy: Anatomy) -> dict[str, Any]:
             for axis in anatomy.axes.values()
         ],
         "branches": [asdict(branch) for branch in anatomy.branches.values()],
-        "certificates": [asdict(certificate) for certificate in anatomy.certificates],
+        "certificates": [
+            # JSON knows no infinity: a change that could not run at all has none as its error.
+            {**asdict(certificate), "error": certificate.error if math.isfinite(certificate.error) else None}
+            for certificate in anatomy.certificates
+        ],
         "frozen": dict(anatomy.frozen),
         "unknown_operators": dict(anatomy.unknown_operators),
     }
@@ -40,5 +45,8 @@ def anatomy_from_json(data: Mapping[str, Any]) -> Anatomy:
         integers = tuple((module, attribute) for module, attribute in row["integers"])
         axes[row["name"]] = Axis(row["name"], row["kind"], row["size"], places, row["layer"], integers)
     branches = {row["name"]: Branch(**{**row, "axes": tuple(row["axes"])}) for row in data["branches"]}
-    certificates = tuple(Certificate(**row) for row in data["certificates"])
+    certificates = tuple(
+        Certificate(**{**row, "error": math.inf if row["error"] is None else row["error"]})
+        for row in data["certificates"]
+    )
     return Anatomy(axes, branches, certificates, data["frozen"], data["unknown_operators"])
