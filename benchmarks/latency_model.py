@@ -105,7 +105,7 @@ def run(record: Record, arguments: argparse.Namespace) -> None:
         kept = {runtime.name: Kept(runtime, Path(folder)) for runtime, _ in variants}
         variants = [(kept[runtime.name], precision) for runtime, precision in variants]
         for length in (128, 32):
-            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", seconds=60.0)
+            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", seconds=60.0, probes=24)
             models = fill_latency(build, anatomy, space, bench, variants, rng)
             timed = time_architectures(build, anatomy, drawn, bench, variants, rng)
             for (runtime_name, precision), fitted in models.items():

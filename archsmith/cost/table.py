@@ -23,7 +23,8 @@ from archsmith.errors import BadInput
 Widths = Mapping[str, Sequence[float]]
 
 # How strongly a curve is held straight where the probes do not say otherwise (weight of a bend, in relative ms).
-STRAIGHT = 0.02
+STRAIGHT = 0.3
+KNOTS = 4  # of one curve; more than the bends that kernels have would follow noise
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class LatencyModel:
 def fit_latency(probes: Sequence[Probe], setting: Mapping[str, Any] | None = None) -> LatencyModel:
     """Fit curves to timed networks by non-negative least squares of the relative error.
 
-    Knots are the widths that the probes have; monotone because every step between knots is at least 0. A curve is
+    Knots are widths that the probes have; monotone because every step between knots is at least 0. A curve is
     held straight where the probes leave it open. Raises `BadInput` without probes or with a time that is not positive.
 
     >>> alike = lambda n, width: {"ffn": (width,) * n}
@@ -154,11 +155,17 @@ def _left_out(probes: Sequence[Probe], index: int) -> float:
 
 
 def _knots(probes: Sequence[Probe]) -> dict[str, tuple[float, ...]]:
+    """Per group the smallest and largest width seen and at most two between, evenly spread over those seen."""
     seen: dict[str, set[float]] = {}
     for probe in probes:
         for group, row in probe.widths.items():
             seen.setdefault(group, set()).update(float(width) for width in row if width > 0)
-    return {group: tuple(sorted(widths)) for group, widths in seen.items() if widths}
+    knots = {}
+    for group, widths in seen.items():
+        if widths:
+            wanted = np.linspace(min(widths), max(widths), KNOTS)
+            knots[group] = tuple(sorted({min(widths, key=lambda width: abs(width - w)) for w in wanted}))
+    return knots
 
 
 def _hats(width: float, knots: Sequence[float]) -> np.ndarray:

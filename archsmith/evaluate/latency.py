@@ -74,7 +74,7 @@ def fill_latency(
     `build` makes the wrapped network of an architecture (its weights do not matter). Raises `BadInput` where a
     network cannot be exported.
     """
-    probes_wanted = probe_architectures(anatomy, space, bench.probes)
+    probes_wanted = probe_architectures(anatomy, space, rng, bench.probes)
     timed = time_architectures(build, anatomy, probes_wanted, bench, variants, rng)
     batch, length = bench.shape
     models = {}
@@ -90,34 +90,29 @@ def predict(model: LatencyModel, anatomy: Anatomy, architecture: Values) -> floa
     return model.predict(kept.widths, kept.residual)
 
 
-def probe_architectures(anatomy: Anatomy, space: Space, most: int = 20) -> list[dict[str, Value]]:
+def probe_architectures(
+    anatomy: Anatomy, space: Space, rng: np.random.Generator, most: int = 20
+) -> list[dict[str, Value]]:
     """At most `most` networks to time, each as what differs from the full one; what teaches most comes first.
 
     The full network; all groups of axes at their smallest; each list of layers cut to its first; each group alone at
-    its smallest; the same at a narrow residual width; each kind of branch skipped; each group half-way while the others
-    are at their smallest, which shows where a curve bends.
+    its smallest; the same at a narrow residual width; layers with nearly all their blocks skipped, first all kinds of
+    block together, then one kind; the rest is drawn from the space, since what a search ends with is small and mixed.
     """
-    low = _widths_at(anatomy, space, 0.0)
-    middle = _widths_at(anatomy, space, 0.5)
+    low = {n: min(space.choices[n].values, key=float) for n in anatomy.axes if n in space.choices}
     groups, outside, inner, stream = _groups(anatomy, low)
+    narrow = _narrow(anatomy, space, stream)
     thin = {name: low[name] for names in groups for name in names}
     short = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=True)]
     alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
+    skips = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
+    bare = {name: value for skip in skips for name, value in skip.items()}
     probes: list[dict[str, Value]] = [{}, thin, *short, *alone]
-    if stream:
-        # Not below a quarter: at the very smallest width a network is all overhead and teaches nothing of the rest.
-        narrow = _narrow(anatomy, space, stream)
-        probes += [narrow, thin | narrow, *(probe | narrow for probe in short)]
-    probes += [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
-    if inner:
-        probes.append({name: middle[name] for name in inner})
-    probes += [thin | {name: middle[name] for name in names} for names in groups]
-    if stream:
-        probes += [probe | narrow for probe in alone]
-        probes.append({name: middle[name] for names in (*groups, stream) for name in names})
-    if outside:
-        probes.append({name: low[name] for name in outside})
-    return _settled(anatomy, probes)[:most]
+    probes += [narrow, thin | narrow, *(probe | narrow for probe in short)]
+    probes += [bare | narrow, bare, *(skip | narrow for skip in skips)]
+    probes += [{name: low[name] for name in inner}, {name: low[name] for name in outside}]
+    settled = _settled(anatomy, probes)[:most]
+    return settled + [dict(space.sample(rng)) for _ in range(most - len(settled) if space.choices else 0)]
 
 
 def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
@@ -128,17 +123,6 @@ def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[
         values = {name: value for name, value in probe.items() if name in anatomy.branches or name not in gone}
         settled[tuple(sorted(values.items()))] = values
     return list(settled.values())
-
-
-def _widths_at(anatomy: Anatomy, space: Space, share: float) -> dict[str, Value]:
-    """Each axis of the space at the value nearest to `share` of the way from its smallest to its largest."""
-    chosen: dict[str, Value] = {}
-    for name in anatomy.axes:
-        if name in space.choices:
-            values = sorted(space.choices[name].values, key=float)
-            wanted = float(values[0]) + share * (float(values[-1]) - float(values[0]))
-            chosen[name] = min(values, key=lambda value: abs(float(value) - wanted))
-    return chosen
 
 
 def _narrow(anatomy: Anatomy, space: Space, stream: Iterable[str]) -> dict[str, Value]:
