@@ -143,7 +143,7 @@ def _originals(
 
 
 def _refit(small: nn.Module, exit_: nn.Linear, batches: Sequence[Mapping[str, Tensor]], total_TR: Tensor) -> float:
-    """Ridge regression pulled towards the present weights, in float64; returns the share of squared error left."""
+    """Ridge regression pulled towards the present weights; returns the share of squared error left."""
     width = exit_.in_features
     gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
     cross = torch.zeros(width + 1, exit_.out_features, dtype=torch.float64)
@@ -153,12 +153,13 @@ def _refit(small: nn.Module, exit_: nn.Linear, batches: Sequence[Mapping[str, Te
         seen = watch(small, inputs, {"it": exit_}, last="it").get("it")
         if seen is None:
             return 1.0
-        x_TK = _tokens(seen.x, inputs).double()
-        error_TR = total_TR[begin : begin + len(x_TK)].double() - _tokens(seen.total, inputs).double()
+        x_TK = _tokens(seen.x, inputs).float()
+        error_TR = total_TR[begin : begin + len(x_TK)] - _tokens(seen.total, inputs).float()
         begin += len(x_TK)
         x1_TK = torch.cat([x_TK, x_TK.new_ones(len(x_TK), 1)], 1)
-        gram += x1_TK.T @ x1_TK
-        cross += x1_TK.T @ error_TR
+        # Products of one batch in fp32 (twice as fast), their sum in fp64.
+        gram += (x1_TK.T @ x1_TK).double()
+        cross += (x1_TK.T @ error_TR).double()
         before += float(error_TR.square().sum())
         samples.append((x1_TK, error_TR))
     ridge = torch.full((width + 1,), RIDGE * float(gram.diagonal()[:width].mean()), dtype=torch.float64)
@@ -168,7 +169,7 @@ def _refit(small: nn.Module, exit_: nn.Linear, batches: Sequence[Mapping[str, Te
         exit_.weight.add_(change[:width].T.to(exit_.weight.dtype))
         if exit_.bias is not None:
             exit_.bias.add_(change[width].to(exit_.bias.dtype))
-    after = sum(float((error - x1 @ change).square().sum()) for x1, error in samples)
+    after = sum(float((error - x1 @ change.float()).square().sum()) for x1, error in samples)
     return after / max(before, 1e-30)
 
 

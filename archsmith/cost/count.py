@@ -69,7 +69,11 @@ def count(model: nn.Module, inputs: Mapping[str, Tensor]) -> Costs:
     (36, 64, 144, {'aten.gelu': 1})
     """
     modes = {module: module.training for module in model.modules()}
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
+    # The counter hooks the gradient of every tensor that a module passes on; it fails where that is a parameter itself.
+    for parameter in learning:
+        parameter.requires_grad_(False)
     try:
         # no_grad, not inference_mode: the counter must see aten operators of ordinary tensors.
         with (
@@ -81,6 +85,8 @@ def count(model: nn.Module, inputs: Mapping[str, Tensor]) -> Costs:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return Costs(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=flops.get_total_flops() // 2,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from archsmith.cost import RUNTIMES
 from archsmith.errors import BadInput
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.model.load import Loaded, demo_model, load
@@ -115,6 +116,11 @@ def check(request: Request) -> None:
             raise BadInput(f"{name} is at least 1", str(getattr(request, name)), f"--{name}", "give a larger number")
     if not (math.isfinite(request.minutes) and request.minutes > 0):
         raise BadInput("minutes are above 0", str(request.minutes), "--minutes", "give a larger number")
+    if request.runtime not in ("all", *RUNTIMES):
+        remedy = f"choose one of {', '.join(RUNTIMES)}, or all"
+        raise BadInput("a runtime is one that archsmith knows", repr(request.runtime), "--runtime", remedy)
+    if request.runtime != "all" and (reason := RUNTIMES[request.runtime]().available()):
+        raise BadInput("the runtime asked for must be installed", reason, f"--runtime {request.runtime}")
     if request.seed < 0:
         raise BadInput("a seed is 0 or above", str(request.seed), "--seed", "give another")
 

@@ -11,7 +11,7 @@ from archsmith.report.story import Snippet
 TOKENS = """\
 from transformers import AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained({folder!r})
+tokenizer = AutoTokenizer.from_pretrained({folder!r}, trust_remote_code=True)
 inputs = tokenizer(["a text of yours"], return_tensors={tensors!r})
 """
 

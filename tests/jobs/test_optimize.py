@@ -1,0 +1,186 @@
+"""The main job on a small real model: what it writes, that it resumes, that the user's folder stays as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import digest
+
+import archsmith
+from archsmith.errors import BadInput, BudgetNotReachable
+from archsmith.jobs.resume import resume
+from archsmith.report.result import Result, read_result
+
+
+def run(model: Path, texts: dict[str, Path], out: Path, **options: object) -> Result:
+    settings: dict[str, object] = {
+        "targets": ["drop<=3"],
+        "runtime": "pytorch",
+        "minutes": 1.0,
+        "length": 32,
+    }
+    return archsmith.optimize(
+        str(model),
+        "text-classification",
+        data=texts["train"],
+        validation=texts["validation"],
+        holdout=texts["holdout"],
+        out=out,
+        **{**settings, **options},  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def done(kind_bert: Path, texts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    before = digest(kind_bert)
+    with contextlib.suppress(BudgetNotReachable):
+        run(kind_bert, texts, out, runtime="openvino", minutes=3.0)
+    assert digest(kind_bert) == before, "the user's folder changed"
+    return out
+
+
+def test_a_run_trains_and_ships_a_smaller_network(done: Path) -> None:
+    result = read_result(done)
+    assert result.best.parameters < result.original.parameters
+    assert result.best.macs is not None and result.original.macs is not None
+    assert result.best.macs < result.original.macs
+    assert json.loads((done / "stages" / "plan.json").read_text())["result"]["final_seconds"] > 0
+    assert (done / "stages" / "train.json").exists()
+    assert next(rung.name for rung in result.ladder) == "original" and result.ladder[-1].name == "all together"
+    assert result.holdout is not None and result.holdout.n == 200
+    assert result.holdout.interval[0] <= result.holdout.difference <= result.holdout.interval[1]
+    assert result.original.quality is not None and result.original.quality > 85, "the model of this test must be good"
+    assert "<svg" in (done / "ladder.svg").read_text() and (done / "report.html").stat().st_size > 100_000
+
+
+def test_what_ships_loads_with_transformers_alone(done: Path) -> None:
+    code = (
+        "import sys; sys.modules['archsmith'] = None\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({str(done / 'model')!r}, trust_remote_code=True)\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(done / 'model')!r}, trust_remote_code=True)\n"
+        "print(model(**tokenizer('word1 good word2 fine', return_tensors='pt')).logits.argmax().item())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert found.stdout.strip() == "1", found.stderr[-2000:]
+
+
+def test_resuming_a_finished_run_does_nothing_again(done: Path) -> None:
+    records = {path.name: path.stat().st_mtime_ns for path in (done / "stages").iterdir()}
+    first = (done / "result.json").read_text()
+    with contextlib.suppress(BudgetNotReachable):
+        resume(done)
+    assert {path.name: path.stat().st_mtime_ns for path in (done / "stages").iterdir()} == records
+    assert json.loads((done / "result.json").read_text())["best"] == json.loads(first)["best"]
+
+
+def test_a_latency_out_of_reach_is_said_and_the_best_is_written(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BudgetNotReachable, match=r"latency<=1us.*floor") as caught:
+        run(kind_bert, texts, tmp_path / "run", targets=["latency<=1us"], minutes=0.2)
+    assert caught.value.exit_code == 3
+    result = read_result(tmp_path / "run")
+    assert not result.targets[0].met and (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_a_runtime_that_is_enough_stops_the_search(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:
+    result = run(kind_bert, texts, tmp_path / "run", targets=["latency<=10s", "drop<=1"], minutes=0.2)
+    assert result.best.parameters == result.original.parameters and all(target.met for target in result.targets)
+    assert not (tmp_path / "run" / "stages" / "front.json").exists()
+
+
+def test_a_module_with_a_task_object_is_optimised_and_left_alone(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from archsmith.tasks import TextClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(kind_bert)
+    task = TextClassification.from_files(
+        texts["train"],
+        texts["validation"],
+        texts["holdout"],
+        tokenizer=AutoTokenizer.from_pretrained(kind_bert),
+        rng=np.random.default_rng(0),
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = archsmith.optimize(
+        model, task, targets=["parameters<=60K"], runtime="pytorch", minutes=0.2, length=32, out=tmp_path / "run"
+    )
+    assert result.best.parameters <= 60_000
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ["speed<=3"]}, "metric"),
+        ({"targets": ["latency<=3"]}, "latency is given in"),
+        ({"targets": ["latency<=3ms", "latency<=4ms"]}, "once"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"minutes": float("nan")}, "minutes"),
+        ({"threads": 0}, "threads"),
+        ({"batch": 0}, "batch"),
+        ({"length": -1}, "length"),
+        ({"seed": -1}, "seed"),
+        ({"runtime": "tensorrt"}, "runtime"),
+        ({"metric": "bleu"}, "metric"),
+        ({"label": "nothing"}, "nothing"),
+        ({"text": ("nothing",)}, "nothing"),
+    ],
+)
+def test_bad_requests_write_nothing(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(kind_bert, texts, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_refused(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match="empty folder"):
+        run(kind_bert, texts, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_as_it_would_have(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:
+    """kill -9 at random moments, then resume: no finished stage is done again."""
+    chance = random.Random(0)
+    out = tmp_path / "run"
+    arguments = [str(kind_bert), "--task", "text-classification", "--data", str(texts["train"])]
+    arguments += ["--validation", str(texts["validation"]), "--holdout", str(texts["holdout"]), "--target", "drop<=3"]
+    first = ["optimize", *arguments, "--runtime", "pytorch", "--minutes", "1", "--length", "32", "--out", str(out)]
+    finished: dict[str, int] = {}
+    for _ in range(30):
+        command = ["resume", str(out)] if (out / "plan.json").exists() else first
+        process = subprocess.Popen([sys.executable, "-m", "archsmith", *command, "--quiet"], env=dict(os.environ))
+        try:
+            process.wait(timeout=chance.uniform(6, 25))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.1)
+        if (out / "stages").exists():
+            now = {path.name: path.stat().st_mtime_ns for path in (out / "stages").glob("*.json")}
+            assert all(now.get(name) == stamp for name, stamp in finished.items()), "a finished stage was done again"
+            finished = now
+    if not (out / "result.json").exists():
+        process = subprocess.run([sys.executable, "-m", "archsmith", "resume", str(out), "--quiet"], timeout=600)
+        assert process.returncode in (0, 3)
+    assert read_result(out).best.parameters > 0
