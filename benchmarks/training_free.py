@@ -16,7 +16,7 @@ from archsmith.evaluate.trained import Effort, develop
 from archsmith.jobs import stages
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.optimize import follow
-from archsmith.jobs.plan import macs_of
+from archsmith.jobs.plan import costs_of
 from archsmith.jobs.select import Point
 from archsmith.jobs.stages import Work
 from archsmith.report.terminal import Progress
@@ -56,11 +56,13 @@ def run(record: Record, options: argparse.Namespace) -> None:
             whole = count(case.task.wrap(case.model), case.example()).macs
         original = case.task.judge(answers(calling(case.task.wrap(case.model).eval()), case.task, "holdout"), "holdout")
         for share, allowed in ALLOWED.items():
-            point = nearest(points, lambda p: macs_of(case, teacher, p.architecture) / whole, share)
+            point = nearest(points, lambda p: costs_of(case, teacher, p.architecture).macs / whole, share)
             small, _ = develop(teacher, point.architecture, Effort(), request.seed)
             judged = case.task.judge(answers(calling(case.task.wrap(small).eval()), case.task, "holdout"), "holdout")
             found = paired_interval(original, judged, np.random.default_rng(0), case.task.quality)
-            record.say(f"at {share:.0%} of the MACs: share found", macs_of(case, teacher, point.architecture) / whole)
+            record.say(
+                f"at {share:.0%} of the MACs: share found", costs_of(case, teacher, point.architecture).macs / whole
+            )
             record.say(f"at {share:.0%} of the MACs: its 95 % interval", [-found.high, -found.low], "points")
             record.say(f"at {share:.0%} of the MACs: drop", -found.difference, "points", -found.difference <= allowed)
 

@@ -114,7 +114,7 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         anatomy = stages.examine_model(work)
         teacher = stages.sort_units(work, anatomy)
         terrain = stages.survey(work, teacher, original)
-        points = stages.select(work, teacher, terrain)
+        terrain, points = stages.calibrate(work, teacher, terrain, stages.select(work, teacher, terrain))
         plan = stages.plan(work, teacher)
         teacher = stages.remember(work, teacher, plan)
         trials = training.search(work, teacher, terrain, points, plan)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from archsmith.compress.distil import distil
-from archsmith.cost import count
+from archsmith.cost import Costs, count
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.case import Case
 from archsmith.model import realise
@@ -95,7 +95,7 @@ def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, 
     for architecture in architectures:
         small = realise(teacher.model, teacher.anatomy, architecture)
         wrapped = case.task.wrap(copy.deepcopy(small))
-        macs = macs_of(case, teacher, architecture)
+        macs = costs_of(case, teacher, architecture).macs
         distil(wrapped, case.task, teacher.outputs, Schedule(2), 0, batch=BATCH)
         began = time.perf_counter()
         distil(wrapped, case.task, teacher.outputs, Schedule(12), 0, batch=BATCH)
@@ -105,7 +105,6 @@ def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, 
     return Pace(max(1e-3, s0 - per_mac * m0), per_mac)
 
 
-def macs_of(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> int:
-    """MACs of an architecture on the example that latency is measured on."""
-    with torch.no_grad():
-        return count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example()).macs
+def costs_of(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> Costs:
+    """Parameters, MACs and bytes of an architecture, on the example that latency is measured on."""
+    return count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example())

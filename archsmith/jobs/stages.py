@@ -13,13 +13,13 @@ import torch
 
 from archsmith.cost import RUNTIMES, LatencyModel, pinned
 from archsmith.errors import BadInput
-from archsmith.evaluate.latency import Bench, fill_latency
+from archsmith.evaluate.latency import Bench, fill_latency, time_architectures
 from archsmith.evaluate.rank import order_units, rank_units
 from archsmith.evaluate.scores import score_blocks
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs import select as selection
 from archsmith.jobs.case import Case
-from archsmith.jobs.plan import Plan, make_plan
+from archsmith.jobs.plan import Plan, costs_of, make_plan
 from archsmith.jobs.select import Point, Terrain
 from archsmith.jobs.serving import artifact_records, judged_once, serve, time_all, variants
 from archsmith.model import Anatomy, examine, realise, reorder
@@ -32,6 +32,7 @@ from archsmith.study import RunDirectory
 from archsmith.tasks.answer import answers, calling, load_array, save_array
 
 RANK_ROWS, SCORE_ROWS, REPAIR_ROWS = 192, 96, 512
+NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
 EXAMINED = (2, 16)  # batch and length that a text model is examined on
 
 
@@ -115,19 +116,10 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
     space = selection.searched_space(anatomy)
     best = served_best(case, measured)
 
-    def build(architecture: Mapping[str, Value]) -> torch.nn.Module:
-        return case.task.wrap(realise(teacher.model, anatomy, architecture)).eval()
+    build = builder(case, teacher)
 
     def time_blocks(folder: Path) -> JSON:
-        bench = Bench(
-            case.example(),
-            case.task.dynamic(),
-            folder,
-            case.request.threads,
-            repeats=30,
-            seconds=8.0,
-            probes=7 if case.request.minutes < 5 else 9,
-        )
+        bench = bench_of(case, folder, 7 if case.request.minutes < 5 else 9)
         setting = (RUNTIMES[best.runtime](), best.precision)
         with pinned(case.request.threads):
             filled = fill_latency(build, anatomy, space, bench, [setting], case.rng(4))  # type: ignore[list-item]
@@ -175,15 +167,48 @@ def select(work: Work, teacher: Teacher, terrain: Terrain) -> list[Point]:
     return within or [min(points, key=lambda p: p.ms)]
 
 
+def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point]) -> tuple[Terrain, list[Point]]:
+    """With a bound on latency: time the point that would be chosen, and scale all predictions by what was off there."""
+    limit = work.case.limit("latency")
+    if limit is None:
+        return terrain, list(points)
+    point = selection.at_most(points, limit * NEAR_LIMIT) or min(points, key=lambda p: p.ms)
+
+    def measure(folder: Path) -> JSON:
+        bench = bench_of(work.case, folder, 2)
+        runtime, precision = terrain.latency.setting["runtime"], terrain.latency.setting["precision"]
+        architectures: list[Mapping[str, Value]] = [{}, dict(point.architecture)]
+        build = builder(work.case, teacher)
+        with pinned(work.case.request.threads):
+            timed = time_architectures(
+                build, teacher.anatomy, architectures, bench, [(RUNTIMES[runtime](), precision)], work.case.rng(12)
+            )
+        whole, small = next(iter(timed.values()))
+        return {"ms": small.ms, "predicted": point.ms, "whole_ms": whole.ms}
+
+    record = work.stage("calibrate", measure)
+    factor = record["ms"] / record["predicted"]
+    scaled = [replace(each, ms=each.ms * factor) for each in points]
+    return replace(terrain, latency=terrain.latency.scaled(factor)), scaled
+
+
+def builder(case: Case, teacher: Teacher) -> Callable[[Mapping[str, Value]], torch.nn.Module]:
+    """architecture -> the wrapped network, untrained."""
+    return lambda architecture: case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)).eval()
+
+
+def bench_of(case: Case, folder: Path, probes: int) -> Bench:
+    """How networks are timed while searching."""
+    threads = case.request.threads
+    return Bench(case.example(), case.task.dynamic(), folder, threads, repeats=30, seconds=8.0, probes=probes)
+
+
 def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:
     """Whether an architecture keeps the bounds on parameters, MACs and size that need no training to know."""
     bounds = {metric: case.limit(metric) for metric in ("parameters", "macs", "size")}
     if all(bound is None for bound in bounds.values()):
         return True
-    from archsmith.cost import count
-
-    with torch.no_grad():
-        costs = count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example())
+    costs = costs_of(case, teacher, architecture)
     # int8 files are about a quarter as large; which precision ships is known only later.
     found = {"parameters": costs.parameters, "macs": costs.macs, "size": costs.weight_bytes / 4}
     return all(bound is None or found[metric] <= bound for metric, bound in bounds.items())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from archsmith.cost import LatencyModel
 from archsmith.evaluate.blocks import skipped
 from archsmith.jobs.select import Point
 from archsmith.jobs.shipping import Final
@@ -83,6 +84,9 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
                         name=f"trial {trial.number}",
                         quality=100.0 - trial.values["loss_points"],
                         latency_ms=trial.values["latency_ms"],
+                        macs=int(trial.values["macs"]),
+                        parameters=int(trial.values["parameters"]),
+                        bytes=int(trial.values["weight_bytes"]),
                         latency_interval=None,
                         path=None,
                         architecture=dict(trial.proposal.architecture),
@@ -109,7 +113,7 @@ def tell_story(work: Work, final: Final) -> Story:
         title=f"{case.request.model.rstrip('/').rpartition('/')[2]} · {case.task.name}",
         plan=run.stage("plan", lambda _: None) if run.finished("plan") else {},
         widths=widths(anatomy, final.best) if anatomy else (),
-        latency_points=latency_points(final),
+        latency_points=latency_points(work, final),
         certificates=tuple(
             Verdict(c.subject, c.accepted, c.reason, c.error if math.isfinite(c.error) else None)
             for c in anatomy.certificates
@@ -134,12 +138,20 @@ def widths(anatomy: Anatomy, best: Variant) -> tuple[Width, ...]:
     )
 
 
-def latency_points(final: Final) -> tuple[LatencyPoint, ...]:
-    """Predicted against measured, of what ships."""
-    best, measured = final.best, final.best.latency_ms
-    if final.predicted_ms is None or measured is None:
+def latency_points(work: Work, final: Final) -> tuple[LatencyPoint, ...]:
+    """Predicted against measured, in the setting that the search was led by: the probes of the fit, and what ships."""
+    if not work.run.finished("latency"):
         return ()
-    return (LatencyPoint("best", final.predicted_ms, measured, best.runtime, best.precision),)
+    model = LatencyModel.from_json(work.run.stage("latency", lambda _: None))
+    setting = (str(model.setting["runtime"]), str(model.setting["precision"]))
+    found = [
+        LatencyPoint(f"probe {number}", model.predict(probe.widths, probe.residual), probe.ms, *setting)
+        for number, probe in enumerate(model.probes)
+    ]
+    shipped = next((v for v in final.smalls if (v.runtime, v.precision) == setting), None)
+    if final.predicted_ms is not None and shipped is not None and shipped.latency_ms is not None:
+        found.append(LatencyPoint("best", final.predicted_ms, shipped.latency_ms, *setting))
+    return tuple(found)
 
 
 def counts_of(split: Mapping[str, Any]) -> dict[str, int]:

@@ -14,9 +14,9 @@ from torch import nn
 
 from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, validation_loss
 from archsmith.jobs.case import Case
-from archsmith.jobs.plan import BATCH, Pace, Plan, macs_of, measure_pace
+from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, full_point, non_dominated, streams_of
-from archsmith.jobs.stages import Work
+from archsmith.jobs.stages import NEAR_LIMIT, Work
 from archsmith.model import realise
 from archsmith.search import regularised_evolution
 from archsmith.space import JSON, Architecture, Value
@@ -81,12 +81,13 @@ class Timed:
     terrain: Terrain
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
-        """Points lost on validation and predicted milliseconds."""
+        """Points lost on validation and predicted milliseconds; beside them `macs`, `parameters` and `weight_bytes`."""
+        costs = costs_of(self.case, self.teacher, proposal.architecture)
         effort = Effort()
         if self.pace is not None:
-            steps = self.pace.steps(self.plan.trial_seconds, macs_of(self.case, self.teacher, proposal.architecture))
-            effort = Effort(steps=steps, batch=BATCH)
-        return Trained(self.teacher, effort, self.case.request.seed, self.terrain.ms)(proposal, rng)
+            effort = Effort(steps=self.pace.steps(self.plan.trial_seconds, costs.macs), batch=BATCH)
+        found = Trained(self.teacher, effort, self.case.request.seed, self.terrain.ms)(proposal, rng)
+        return {**found, "macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes}
 
 
 def find_pace(work: Work, teacher: Teacher, points: Sequence[Point], plan: Plan) -> Pace | None:
@@ -109,7 +110,7 @@ def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int,
     limit = case.limit("latency")
     streams = [row for row in streams_of(terrain, points) if row]
     if limit is not None:
-        within = [at_most(row, limit * 0.97) for row in streams]
+        within = [at_most(row, limit * NEAR_LIMIT) for row in streams]
         wider = [at_most(row, limit * 0.9) for row in streams]
         found = [p for p in (*within, *wider) if p is not None] or [min(points, key=lambda p: p.ms)]
     else:
@@ -189,7 +190,7 @@ def train_one(
         pace = find_pace(work, teacher, [], plan)
         assert pace is not None
         effort = Effort(
-            steps=pace.steps(seconds, macs_of(case, teacher, architecture)), batch=BATCH, checks=plan.checks
+            steps=pace.steps(seconds, costs_of(case, teacher, architecture).macs), batch=BATCH, checks=plan.checks
         )
         small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
         loss = validation_loss(case.task.wrap(small).eval(), case.task)

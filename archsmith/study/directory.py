@@ -45,6 +45,9 @@ class RunDirectory:
         self._handler = logging.FileHandler(path / LOG, encoding="utf-8", delay=True)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.log.addHandler(self._handler)
+        self.log.propagate = (
+            False  # libraries give the root logger handlers of their own; this is said once, in the file
+        )
         self.log.setLevel(logging.INFO)
 
     @classmethod

@@ -1,0 +1,94 @@
+"""Latency targets at fractions of PyTorch fp32, three minutes each: what ships meets its target when timed again."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from record import Record, main
+
+import archsmith
+from archsmith.errors import BudgetNotReachable
+from archsmith.jobs.case import Request, prepare
+from archsmith.jobs.serving import Served, reopened, time_all
+from archsmith.report.result import Result, read_result
+from archsmith.study import RunDirectory
+
+SHARES = (2, 4, 6, 8, 10, 12)
+WITHIN, OUT_OF_REACH = 1.03, 200
+
+
+def run(record: Record, options: argparse.Namespace) -> None:
+    """MiniLM on SST-2: `latency<=` at 1/2 to 1/12 of the original's, and one that no architecture reaches."""
+    with tempfile.TemporaryDirectory() as scratch:
+        whole_ms = original_ms(record, Path(scratch) / "whole")
+        record.say("PyTorch fp32", whole_ms, "ms")
+        held = []
+        for share in options.shares:
+            folder = Path(scratch) / str(share)
+            code, result = optimise(record, folder, whole_ms / share)
+            again = ratio_again(folder, result) * whole_ms
+            held.append(again <= whole_ms / share * WITHIN)
+            record.say(f"1/{share}: exit code", code)
+            record.say(f"1/{share}: quality on the holdout", result.holdout.best if result.holdout else None, "points")
+            record.say(f"1/{share}: measured again, over the target", again / (whole_ms / share), "", held[-1])
+        code, result = optimise(record, Path(scratch) / "beyond", whole_ms / OUT_OF_REACH)
+        floor = result.targets[0].floor
+        record.say("out of reach: exit code", code, "", code == 3)
+        record.say("out of reach: floor named", floor, "ms", floor is not None)
+        record.say("out of reach: points on the front that is written", len(result.front), "", len(result.front) > 1)
+        record.say("targets met", sum(held), f"of {len(held)}", all(held))
+
+
+def optimise(record: Record, folder: Path, ms: float) -> tuple[int, Result]:
+    """The exit code and the result of one run."""
+    try:
+        return 0, archsmith.optimize(
+            str(record.data / "models" / "minilm-sst2"),
+            "text-classification",
+            data=str(record.data / "data" / "sst2" / "train.tsv"),
+            holdout=str(record.data / "data" / "sst2" / "dev.tsv"),
+            targets=[f"latency<={ms:.4f}ms"],
+            runtime="openvino",
+            minutes=3,
+            out=folder,
+        )
+    except BudgetNotReachable as error:
+        return error.exit_code, read_result(folder)
+
+
+def original_ms(record: Record, folder: Path) -> float:
+    """Milliseconds of the original in PyTorch, alone."""
+    request = request_of(record)
+    case = prepare(request)
+    whole = case.task.wrap(case.model).eval()
+    served = reopened(case, folder, [{"runtime": "pytorch", "precision": "fp32", "path": ".", "bytes": 0}], "a", whole)
+    return float(np.median(time_all(case, served, case.example(), 20.0)[served[0].name]))
+
+
+def request_of(record: Record) -> Request:
+    """The case without a target."""
+    data = str(record.data / "data" / "sst2" / "train.tsv")
+    return Request(str(record.data / "models" / "minilm-sst2"), "text-classification", data, runtime="openvino")
+
+
+def ratio_again(folder: Path, result: Result) -> float:
+    """What ships over the original in PyTorch fp32, opened from the disk and interleaved."""
+    with RunDirectory.open(folder) as opened:
+        case = prepare(Request.from_json(opened.plan))
+        whole = case.task.wrap(case.model).eval()
+        before = opened.stage("original", lambda _: None)["files"]
+        after = opened.stage("model", lambda _: None)["files"]
+        kept = [
+            row for row in after if (row["runtime"], row["precision"]) == (result.best.runtime, result.best.precision)
+        ]
+        served: list[Served] = reopened(case, opened.folder("original"), before[:1], "whole", whole)
+        served += reopened(case, opened.folder("model"), kept, "small", whole)
+        times = time_all(case, served, case.example(), 20.0)
+        return float(np.median(times[served[1].name] / times[served[0].name]))
+
+
+if __name__ == "__main__":
+    main("budget", run, ("--shares", {"type": int, "nargs": "+", "default": list(SHARES)}))
