@@ -15,6 +15,7 @@ from torch import nn
 
 from archsmith.errors import ArchsmithError
 from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, rebuild
+from archsmith.model.share import within
 
 Record = dict[str, Any]
 LISTS = (nn.ModuleList, nn.Sequential)
@@ -58,7 +59,8 @@ def _kept(full: nn.Module, small: nn.Module) -> dict[str, list[int]]:
             continue
         other = full.get_submodule(path)
         if isinstance(other, LISTS) and len(other) > len(module):
-            kept[path] = aligned([describe(entry) for entry in other], [describe(entry) for entry in module])
+            full_facts, small_facts = ([describe(entry) for entry in entries] for entries in (other, module))
+            kept[path] = aligned([[unlike(old, new) for old in full_facts] for new in small_facts])
             rebuild(full, {"kept": {path: kept[path]}})
     return kept
 
@@ -121,24 +123,36 @@ def describe(module: nn.Module) -> frozenset[tuple[str, str, str]]:
     facts = set()
     for path, part in module.named_modules():
         facts.add((path, "type", type(part).__name__))
-        facts |= {(path, name, repr(getattr(part, name))) for name in POSITION_NAMES if hasattr(part, name)}
         facts |= {(path, name, repr(value)) for name, value in plain_attributes(part).items()}
         facts |= {(path, name, str(list(p.shape))) for name, p in part.named_parameters(recurse=False)}
     return frozenset(facts)
 
 
-def aligned(full: Sequence[frozenset[Any]], small: Sequence[frozenset[Any]]) -> list[int]:
-    """Which entries of `full`, in order, the entries of `small` come from: the match with fewest facts different.
+def unlike(full: frozenset[tuple[str, str, str]], small: frozenset[tuple[str, str, str]]) -> int:
+    """How many facts differ, leaving out the places where `small` has a stub: what stood there cannot be seen.
 
-    >>> aligned([frozenset("ax"), frozenset("bx"), frozenset("cx")], [frozenset("ay"), frozenset("cx")])
+    >>> norm, stub = ("norm", "type", "LayerNorm"), ("norm", "type", "Skip")
+    >>> unlike(frozenset([norm, ("", "width", "4")]), frozenset([stub, ("", "width", "3")]))
+    2
+    """
+    stubs = {path for path, name, value in small if name == "type" and value in STUBS}
+    return sum(not any(within(path, stub) for stub in stubs) for path, _, _ in full ^ small)
+
+
+def aligned(costs: Sequence[Sequence[int]]) -> list[int]:
+    """Which entries of the full list, in order, the entries of the shortened one come from, at the smallest total.
+
+    `costs`: for each entry of the shortened list, how unlike it is to each entry of the full one.
+
+    >>> aligned([[2, 4, 4], [4, 4, 0]])
     [0, 2]
     """
-    # best[j]: cheapest (cost, choice) for the entries of `small` so far when they use only the first j of `full`
-    best: list[tuple[int, tuple[int, ...]]] = [(0, ())] * (len(full) + 1)
-    for place, facts in enumerate(small):
+    # best[j]: cheapest (cost, choice) for the shortened list so far when it uses only the first j entries of the full
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())] * (max(map(len, costs), default=0) + 1)
+    for place, row in enumerate(costs):
         new: list[tuple[int, tuple[int, ...]]] = [(10**9, ())]
-        for j, candidate in enumerate(full):
-            taken = (best[j][0] + len(facts ^ candidate), (*best[j][1], j)) if j >= place else new[-1]
+        for j, cost in enumerate(row):
+            taken = (best[j][0] + cost, (*best[j][1], j)) if j >= place else new[-1]
             new.append(min(new[-1], taken))
         best = new
     return list(best[-1][1])

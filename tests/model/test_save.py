@@ -150,6 +150,25 @@ def test_code_is_shipped_only_where_the_config_cannot_say_it(saved: Saved, famil
             assert has_code == (name not in SAID_BY_CONFIG), name
 
 
+def test_the_kinds_of_the_layers_that_stay_are_said_by_the_config(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """ModernBERT alternates global and local attention: without its layer 2 of 4, two local ones follow each other."""
+    model, inputs = tiny("modernbert", num_hidden_layers=4)
+    anatomy = examine(model, inputs, np.random.default_rng(0))
+    third = next(name for name, b in anatomy.branches.items() if b.kind == "layer" and b.module.endswith("layers.2"))
+    small = cut(model, plan(anatomy, {}, [third]))
+    save(small, Loaded(model, None, "modernbert", "transformers", example=inputs), tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert "archsmith" not in config and config["num_hidden_layers"] == 3
+    assert config["layer_types"] == ["full_attention", "sliding_attention", "sliding_attention"]
+
+
+def test_a_layer_is_known_again_by_what_was_not_skipped_in_it(saved: Saved) -> None:
+    """The local layer stays, its attention skipped: a config with this layer's type alone cannot carry the model."""
+    config = json.loads((saved["modernbert", "everything"] / "model/config.json").read_text())
+    assert config["archsmith"]["kept"] == {"model.layers": [1]}
+    assert config["layer_types"] == ["full_attention", "sliding_attention"]
+
+
 @pytest.mark.parametrize("family", ["bert", "qwen2"])
 def test_own_results_load_without_running_their_code(saved: Saved, family: str) -> None:
     for folder in (saved[family, make.__name__] for make in CUTS):
