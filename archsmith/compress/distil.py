@@ -11,7 +11,7 @@ B: batch, L: length, R: kept residual width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def distil(
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Global distillation of a wrapped module, in place.
+    """Global distillation of a wrapped module, in place; all of it learns, also what was frozen.
 
     `outputs` (rows, outputs): the original's on the train part, NaN for rows that it was not asked; those are left out.
     """
@@ -100,8 +100,16 @@ def distil(
         wanted = torch.from_numpy(np.ascontiguousarray(outputs[rows]))
         return task.divergence(small(**task.inputs("train", rows)), wanted)
 
+    small.requires_grad_(True)
     return fit(
-        small, passes, loss, schedule, validate=validate, checks=checks, checkpoint=checkpoint, progress=progress
+        small,
+        passes,
+        loss,
+        replace(schedule, seed=seed),
+        validate=validate,
+        checks=checks,
+        checkpoint=checkpoint,
+        progress=progress,
     )
 
 
@@ -116,7 +124,7 @@ def distil_hidden(
     kept: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Local distillation of a wrapped module, in place.
+    """Local distillation of a wrapped module, in place; all of it learns, also what was frozen.
 
     Args:
         pairs: (name of the original's layer in `hidden`, the small model's layer that should give the same).
@@ -144,7 +152,8 @@ def distil_hidden(
             total = total + state_loss(mine, wanted, mask)
         return total / len(pairs)
 
-    return fit(small, passes, loss, schedule, progress=progress)
+    small.requires_grad_(True)
+    return fit(small, passes, loss, replace(schedule, seed=seed), progress=progress)
 
 
 def state_loss(mine: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

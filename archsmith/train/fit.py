@@ -3,7 +3,8 @@
     Fitted = fit(module, passes, loss, Schedule(steps=1000))
 
 `passes(epoch)` gives the batches of one pass over the data, `loss(rows)` the mean loss of one batch. Both depend on
-their argument alone, so the state of training is the module, the optimiser and the number of the step.
+their argument alone, and dropout on seed and step, so the state of training is the module, the optimiser and the number
+of the step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +28,11 @@ SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows o
 class Schedule:
     """How to train. The learning rate rises for `warmup` of the steps, then falls as a cosine (Loshchilov 2017).
 
+    `seed` is that of dropout.
+
     >>> plan = Schedule(steps=100, learning_rate=1.0, warmup=0.1)
     >>> [round(plan.rate(step), 2) for step in (0, 9, 55, 99)]
-    [0.1, 1.0, 0.49, 0.0]
+    [0.1, 1.0, 0.48, 0.0]
     """
 
     steps: int
@@ -37,6 +41,7 @@ class Schedule:
     weight_decay: float = 0.01
     clip: float = 1.0
     autocast: bool = False
+    seed: int = 0
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
@@ -49,8 +54,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training did: steps done, mean loss of the last tenth, steps skipped because the loss was not finite,
-    and each validation as (step, value)."""
+    """What a training did: steps done, mean loss of the last tenth, steps skipped because the loss or its gradient was
+    not finite, and each validation as (step, value)."""
 
     steps: int
     loss: float
@@ -69,7 +74,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Train the module in place, and leave it in eval mode.
+    """Train the module in place, and leave it in eval mode. Parameters that ask for no gradient stay as they are.
 
     Args:
         passes: epoch -> the batches of one pass, each a list of rows.
@@ -78,7 +83,7 @@ def fit(
         checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
 
     Raises:
-        ArchsmithError: the loss is not finite many times in a row.
+        ArchsmithError: the loss or its gradient is not finite many times in a row.
     """
     optimisers, restore = _optimisers(module, schedule)
     state = _State(optimisers)
@@ -87,26 +92,27 @@ def fit(
         best = state.load(module, checkpoint)
     every = max(1, schedule.steps // checks) if checks and validate else 0
     save_every = max(50, schedule.steps // 20)
-    module.train()
-    for rows in _stream(passes, state.step, schedule.steps):
-        _step(module, loss, rows, schedule, state)
-        if every and validate and (state.step % every == 0 or state.step == schedule.steps):
-            module.eval()
-            value = validate()
-            module.train()
-            state.validated.append((state.step, value))
-            if best is None or value <= best[0]:
-                best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
-        if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
-            state.save(module, checkpoint, best)
-        if progress:
-            progress(state.step)
+    try:
+        module.train()
+        for rows in _stream(passes, state.step, schedule.steps):
+            _step(module, loss, rows, schedule, state)
+            if every and validate and (state.step % every == 0 or state.step == schedule.steps):
+                module.eval()
+                value = validate()
+                module.train()
+                state.validated.append((state.step, value))
+                if best is None or value <= best[0] or math.isnan(best[0]):
+                    best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
+            if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
+                state.save(module, checkpoint, best)
+            if progress:
+                progress(state.step)
+    finally:
+        restore()
+        module.eval()
+        module.zero_grad(set_to_none=True)
     if best is not None:
         module.load_state_dict(best[1])
-    restore()
-    module.eval()
-    module.requires_grad_(True)
-    module.zero_grad(set_to_none=True)
     tail = state.losses[-max(1, len(state.losses) // 10) :]
     return Fitted(state.step, sum(tail) / max(1, len(tail)), state.skipped, tuple(state.validated))
 
@@ -126,6 +132,7 @@ class _State:
         record = {
             "step": self.step,
             "skipped": self.skipped,
+            "in_a_row": self.in_a_row,
             "losses": self.losses,
             "validated": self.validated,
             "module": module.state_dict(),
@@ -138,7 +145,7 @@ class _State:
 
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
         record = torch.load(path, weights_only=True)
-        self.step, self.skipped = record["step"], record["skipped"]
+        self.step, self.skipped, self.in_a_row = record["step"], record["skipped"], record["in_a_row"]
         self.losses, self.validated = record["losses"], [tuple(pair) for pair in record["validated"]]
         module.load_state_dict(record["module"])
         for optimiser, saved in zip(self.optimisers, record["optimisers"], strict=True):
@@ -149,30 +156,54 @@ class _State:
 
 def _step(module: nn.Module, loss: Callable[[Rows], Tensor], rows: Rows, schedule: Schedule, state: _State) -> None:
     device = next(module.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=schedule.autocast):
-        value = loss(rows)
-    state.losses.append(float(value.detach()))
-    if math.isfinite(state.losses[-1]):
+    for optimiser in state.optimisers:
+        optimiser.zero_grad(set_to_none=True)
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(state.step)
+    with torch.random.fork_rng(devices=[]):
+        # Dropout draws from torch's global generator: what it draws is the step's own, and the generator is put back.
+        torch.default_generator.manual_seed(int(np.random.default_rng([schedule.seed, state.step]).integers(2**62)))
+        with torch.autocast(device, torch.bfloat16, enabled=schedule.autocast):
+            value = loss(rows)
+    lost = float(value.detach())
+    if math.isfinite(lost) and _descend(module, value, schedule.clip, state.optimisers):
+        state.losses.append(lost)
         state.in_a_row = 0
-        for optimiser in state.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(state.step)
-        value.backward()  # type: ignore[no-untyped-call]
-        dense = [p for p in module.parameters() if p.grad is not None and not p.grad.is_sparse]
-        nn.utils.clip_grad_norm_(dense, schedule.clip)
-        for optimiser in state.optimisers:
-            optimiser.step()
     else:
-        state.losses.pop()
         state.skipped += 1
         state.in_a_row += 1
         if state.in_a_row > 20:
             raise ArchsmithError(
-                f"training must have a finite loss; it was not for {state.in_a_row} steps up to step {state.step}. "
+                "training must have a finite loss with a finite gradient; "
+                f"it was not for {state.in_a_row} steps up to step {state.step}. "
                 "Lower the learning rate or check the data for extreme values."
             )
     state.step += 1
+
+
+def _descend(module: nn.Module, value: Tensor, clip: float, optimisers: list[torch.optim.Optimizer]) -> bool:
+    """One step down the gradient; False where that is not finite and nothing was changed."""
+    value.backward()  # type: ignore[no-untyped-call]
+    for optimiser in optimisers:
+        if isinstance(optimiser, torch.optim.SparseAdam):
+            _make_sparse(optimiser)
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if not all(bool(torch.isfinite(g.values()).all()) for g in gradients if g.is_sparse):
+        return False
+    dense = [p for p in module.parameters() if p.grad is not None and not p.grad.is_sparse]
+    if not math.isfinite(float(nn.utils.clip_grad_norm_(dense, clip))):
+        return False
+    for optimiser in optimisers:
+        optimiser.step()
+    return True
+
+
+def _make_sparse(optimiser: torch.optim.Optimizer) -> None:
+    """A table that code outside its module used as a matrix has a dense gradient, which a sparse Adam does not take."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                p.grad = (p.grad if p.grad.is_sparse else p.grad.to_sparse(1)).coalesce()
 
 
 def _stream(passes: Callable[[int], Iterable[Rows]], start: int, stop: int) -> Iterator[Rows]:

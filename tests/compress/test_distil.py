@@ -1,0 +1,200 @@
+"""Distillation: rows without answers are left out; hidden states come nearer, at any width of the stream."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from archsmith.compress.distil import (
+    distil,
+    distil_hidden,
+    hidden_states,
+    relation_loss,
+    remember_hidden,
+    state_loss,
+)
+from archsmith.errors import ArchsmithError
+from archsmith.evaluate.trained import kept_stream, layer_paths
+from archsmith.model import examine, realise
+from archsmith.tasks.answer import answers, calling
+from archsmith.train import Schedule
+
+torch.set_num_threads(1)
+ROWS = 64
+
+
+class Known:
+    """A tiny BERT with clear answers, its anatomy, a task, and its answers on the train part."""
+
+    def __init__(self, made: Any, task: Any) -> None:
+        self.model, self.task = made.model, task
+        with torch.no_grad():
+            self.model.classifier.weight.mul_(20)  # answers that differ from text to text by more than dropout does
+        self.anatomy = examine(made.model, made.inputs, np.random.default_rng(0))
+        self.outputs = answers(calling(self.wrapped(self.model)), task, "train")
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        module: nn.Module = self.task.wrap(model).eval()
+        return module
+
+    def small(self, kind: str, share: float) -> tuple[nn.Module, dict[str, Any]]:
+        architecture = {
+            n: max(1, int(a.size * share)) for n, a in self.anatomy.axes.items() if a.kind == kind or kind == "all"
+        }
+        return copy.deepcopy(realise(self.model, self.anatomy, architecture)), architecture
+
+    def apart(self, small: nn.Module) -> float:
+        found = answers(calling(self.wrapped(small)), self.task, "train")
+        return float(self.task.divergence(torch.from_numpy(found), torch.from_numpy(self.outputs)))
+
+
+@pytest.fixture(scope="module")
+def known(tiny: Callable[..., Any], tiny_task: Callable[..., Any]) -> Known:
+    return Known(tiny("bert"), tiny_task("classification", ROWS))
+
+
+def test_global_distillation_brings_the_answers_nearer(known: Known) -> None:
+    small, _ = known.small("all", 0.5)
+    before = known.apart(small)
+    fitted = distil(known.wrapped(small), known.task, known.outputs, Schedule(100, learning_rate=2e-3), 0, batch=16)
+    assert known.apart(small) < 0.5 * before
+    assert fitted.steps == 100 and fitted.skipped == 0
+
+
+def test_rows_without_answers_are_left_out(known: Known) -> None:
+    """Whatever the unanswered rows would say, the weights end the same; no step is lost to NaN."""
+    outputs = known.outputs.copy()
+    outputs[::3] = np.nan
+    outputs[1, 0] = np.nan  # half an answer is none
+    asked: list[int] = []
+    inputs = known.task.inputs
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(known.task, name)
+
+        def inputs(self, part: Any, rows: list[int]) -> dict[str, Tensor]:
+            asked.extend(rows)
+            found: dict[str, Tensor] = inputs(part, rows)
+            return found
+
+    task: Any = Watched()
+    small, _ = known.small("ffn", 0.5)
+    fitted = distil(known.wrapped(small), task, outputs, Schedule(20), 0, batch=16)
+    assert fitted.skipped == 0 and np.isfinite(fitted.loss)
+    assert set(asked) == set(range(ROWS)) - set(range(0, ROWS, 3)) - {1}
+
+
+def test_data_without_any_answer_is_refused(known: Known) -> None:
+    small, _ = known.small("ffn", 0.5)
+    with pytest.raises(ArchsmithError, match="at least one batch"):
+        distil(known.wrapped(small), known.task, np.full_like(known.outputs, np.nan), Schedule(2), 0)
+
+
+def test_answers_of_another_part_are_refused(known: Known) -> None:
+    with pytest.raises(ArchsmithError, match=r"train part: 5 for 64 rows"):
+        distil(known.wrapped(known.model), known.task, known.outputs[:5], Schedule(2), 0)
+
+
+def test_a_frozen_network_learns_all_the_same(known: Known) -> None:
+    small, _ = known.small("all", 0.5)
+    small.requires_grad_(False)
+    before = known.apart(small)
+    distil(known.wrapped(small), known.task, known.outputs, Schedule(30, learning_rate=2e-3), 0, batch=16)
+    assert known.apart(small) < before
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_distillation_ends_with_the_same_bits(known: Known, seed: int, tmp_path: Path) -> None:
+    """A BERT has dropout; what it draws depends on the seed and the step alone."""
+    schedule, ends = Schedule(60), []
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int) -> None:
+        if step == 55:
+            raise Killed
+
+    for killed in (False, True):
+        small, _ = known.small("ffn", 0.25)
+        file = tmp_path / "checkpoint" if killed else None
+        if killed:
+            with pytest.raises(Killed):
+                begun, _ = known.small("ffn", 0.25)
+                wrapped = known.wrapped(begun)
+                distil(wrapped, known.task, known.outputs, schedule, seed, batch=8, checkpoint=file, progress=kill)
+        distil(known.wrapped(small), known.task, known.outputs, schedule, seed, batch=8, checkpoint=file)
+        ends.append(small.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "fewer"), [("ffn", 0.5, 0.5), ("heads", 0.5, 0.5), ("residual", 0.5, 0.7), ("all", 0.5, 0.7)]
+)
+def test_local_distillation_brings_hidden_states_nearer(known: Known, kind: str, share: float, fewer: float) -> None:
+    paths = layer_paths(known.anatomy)
+    layers = {path: known.model.get_submodule(path) for path in paths}
+    batches = list(known.task.batches("train", 16))
+    hidden = remember_hidden(known.wrapped(known.model), known.task, layers, batches)
+    assert [set(rows) for rows in hidden.rows] == [set(rows) for rows in batches]
+    small, architecture = known.small(kind, share)
+    kept = kept_stream(known.anatomy, architecture)
+    assert (kept is None) == (kind in ("ffn", "heads"))
+    wrapped = known.wrapped(small)
+
+    def apart() -> float:
+        total = 0.0
+        with torch.no_grad():
+            for rows in batches:
+                inputs = known.task.inputs("train", rows)
+                mine = hidden_states(wrapped, inputs, {path: small.get_submodule(path) for path in paths})[1]
+                theirs = hidden_states(known.wrapped(known.model), inputs, layers)[1]
+                for path in paths:
+                    goal = theirs[path] if kept is None else theirs[path][..., kept]
+                    total += float(state_loss(mine[path], goal, inputs["attention_mask"]))
+        return total
+
+    before = apart()
+    pairs = [(path, small.get_submodule(path)) for path in paths]
+    distil_hidden(wrapped, known.task, hidden, pairs, Schedule(80, learning_rate=3e-3), 0, kept=kept)
+    assert apart() < fewer * before
+    assert not any(module._forward_hooks for module in small.modules())
+
+
+STATES = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+def test_losses_are_nought_where_equal_and_blind_to_padding() -> None:
+    noise = torch.randn(STATES.shape, generator=torch.Generator().manual_seed(1))
+    padded = torch.where(MASK[..., None] == 0, noise * 100, STATES)
+    for loss in (state_loss, relation_loss):
+        assert float(loss(STATES, STATES, MASK)) == pytest.approx(0, abs=1e-6)
+        assert float(loss(STATES + noise, STATES, MASK)) > 0.05
+        assert float(loss(padded, STATES, MASK)) == pytest.approx(0, abs=1e-5)
+        first = float(loss(STATES + noise, STATES, MASK))
+        assert float(loss(torch.where(MASK[..., None] == 0, noise * 100, STATES + noise), STATES, MASK)) == (
+            pytest.approx(first, rel=1e-5)
+        )
+    assert float(state_loss(padded, STATES, None)) > 1
+
+
+def test_relations_are_the_same_in_any_width() -> None:
+    turn = torch.linalg.qr(torch.randn(11, 8, generator=torch.Generator().manual_seed(2)))[0]
+    assert float(relation_loss(STATES @ turn.T, STATES, MASK)) == pytest.approx(0, abs=1e-5)
+    assert float(relation_loss(STATES[..., :4], STATES, MASK)) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("states", "mask"), [(STATES[:, 0], MASK), (torch.zeros(1, 193, 2), torch.ones(1, 193)), (STATES, None)]
+)
+def test_relations_are_left_out_where_there_are_none(states: Tensor, mask: Tensor | None) -> None:
+    assert float(relation_loss(states, states + 1, mask)) == 0.0
