@@ -8,15 +8,9 @@ Beside them come `outputs.safetensors` (logits; `again` after save_pretrained an
 import sys
 from pathlib import Path
 
-sys.modules["archsmith"] = None  # type: ignore[assignment]
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-torch.set_num_threads(1)
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
 
 def main(root: Path) -> None:
@@ -37,4 +31,8 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["archsmith"] = None  # type: ignore[assignment]  # here, since pytest imports this file for doctests
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
     main(Path(sys.argv[1]))

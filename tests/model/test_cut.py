@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from families import tiny_model
 
 from archsmith.errors import BadInput
 from archsmith.model import cut, examine, plan, reorder

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, tiny_model
+from families import FAMILIES, tiny_model
 from masking import cut_equals_masked, halves
 
 from archsmith.model import cut, derive_space, examine, plan, realise, reorder, view

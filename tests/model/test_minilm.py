@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
+from families import shared_path
 from masking import cut_equals_masked, masked
 
 from archsmith.model import cut, derive_space, examine, plan, realise

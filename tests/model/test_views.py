@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path, tiny_model
+from families import shared_path, tiny_model
 
 from archsmith.model import examine, realise, view
 from archsmith.model.running import deviation, main_outputs, run
