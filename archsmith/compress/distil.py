@@ -81,7 +81,8 @@ def distil(
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Global distillation of a wrapped module, in place; all of it learns, also what was frozen.
+    """Global distillation of a wrapped module, in place; all of it learns, also what was frozen, and nothing is dropped
+    out: a network that is made small for its task has no units to spare.
 
     `outputs` (rows, outputs): the original's on the train part, NaN for rows that it was not asked; those are left out.
     """
@@ -105,7 +106,7 @@ def distil(
         small,
         passes,
         loss,
-        replace(schedule, seed=seed),
+        replace(schedule, seed=seed, dropout=False),
         validate=validate,
         checks=checks,
         checkpoint=checkpoint,
@@ -153,7 +154,7 @@ def distil_hidden(
         return total / len(pairs)
 
     small.requires_grad_(True)
-    return fit(small, passes, loss, replace(schedule, seed=seed), progress=progress)
+    return fit(small, passes, loss, replace(schedule, seed=seed, dropout=False), progress=progress)
 
 
 def state_loss(mine: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

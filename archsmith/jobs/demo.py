@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from archsmith.cost import OpenVINO
 from archsmith.jobs.case import DEMO_DATA, DEMO_MODEL, Request, prepare
 from archsmith.jobs.optimize import check_out, start
 from archsmith.report.result import Result
@@ -20,6 +21,7 @@ def demo(
         task="sentence-embedding",
         data=DEMO_DATA,
         targets=("drop<=2.0",),
+        runtime="openvino" if OpenVINO().available() is None else "onnxruntime",
         threads=threads,
         minutes=minutes,
         seed=seed,

@@ -31,7 +31,8 @@ from archsmith.space import JSON, Architecture, Value
 from archsmith.study import RunDirectory
 from archsmith.tasks.answer import answers, calling, load_array, save_array
 
-RANK_ROWS, SCORE_ROWS, REPAIR_ROWS = 192, 96, 512
+# Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
+RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
 EXAMINED = (2, 16)  # batch and length that a text model is examined on
 
@@ -99,13 +100,11 @@ def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
     case = work.case
 
     def rank(folder: Path) -> JSON:
-        return order_units(rank_units(case.model, anatomy, case.task, case.rng(2), RANK_ROWS))
+        rows = len(drawn_rows(case, 2, RANKED))
+        return order_units(rank_units(case.model, anatomy, case.task, case.rng(2), rows))
 
     order = work.stage("rank", rank)
-    rows = sorted(
-        (int(row) for row in case.rng(3).permutation(case.task.size("train"))[:REPAIR_ROWS]),
-        key=lambda row: int(case.task.lengths("train")[row]),
-    )
+    rows = sorted(drawn_rows(case, 3, REPAIRED), key=lambda row: int(case.task.lengths("train")[row]))
     calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
     return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration)
 
@@ -129,13 +128,20 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
 
     def score(folder: Path) -> JSON:
         short = case.request.minutes < 5
-        rows = [int(row) for row in case.rng(5).permutation(case.task.size("train"))[: 48 if short else SCORE_ROWS]]
+        rows = drawn_rows(case, 5, (SCORED[0] // 2, SCORED[1] // 2) if short else SCORED)
         probes = 2 if short else 4
         found = score_blocks(build, case.task, space, rows, probes=probes, progress=work.counting("blocks"))
         return {name: [[value, score] for value, score in row.items()] for name, row in found.items()}
 
     scores = {name: dict(map(tuple, row)) for name, row in work.stage("blocks", score).items()}
     return Terrain(anatomy, space, scores, latency)
+
+
+def drawn_rows(case: Case, place: int, most: tuple[int, int]) -> list[int]:
+    """Train rows drawn at random: at most so many, of at most so many tokens together, and one at least."""
+    rows = case.rng(place).permutation(case.task.size("train"))[: most[0]]
+    tokens = np.cumsum(case.task.lengths("train")[rows])
+    return [int(row) for row in rows[: max(1, int(np.searchsorted(tokens, most[1])))]]
 
 
 def served_best(case: Case, measured: Sequence[Variant]) -> Variant:

@@ -28,7 +28,7 @@ SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows o
 class Schedule:
     """How to train. The learning rate rises for `warmup` of the steps, then falls as a cosine (Loshchilov 2017).
 
-    `seed` is that of dropout.
+    `seed` is that of dropout; without `dropout` only norms over batches are in training mode.
 
     >>> plan = Schedule(steps=100, learning_rate=1.0, warmup=0.1)
     >>> [round(plan.rate(step), 2) for step in (0, 9, 55, 99)]
@@ -42,6 +42,7 @@ class Schedule:
     clip: float = 1.0
     autocast: bool = False
     seed: int = 0
+    dropout: bool = True
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
@@ -93,13 +94,13 @@ def fit(
     every = max(1, schedule.steps // checks) if checks and validate else 0
     save_every = max(50, schedule.steps // 20)
     try:
-        module.train()
+        learn(module, schedule.dropout)
         for rows in _stream(passes, state.step, schedule.steps):
             _step(module, loss, rows, schedule, state)
             if every and validate and (state.step % every == 0 or state.step == schedule.steps):
                 module.eval()
                 value = validate()
-                module.train()
+                learn(module, schedule.dropout)
                 state.validated.append((state.step, value))
                 if best is None or value <= best[0] or math.isnan(best[0]):
                     best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
@@ -115,6 +116,14 @@ def fit(
         module.load_state_dict(best[1])
     tail = state.losses[-max(1, len(state.losses) // 10) :]
     return Fitted(state.step, sum(tail) / max(1, len(tail)), state.skipped, tuple(state.validated))
+
+
+def learn(module: nn.Module, dropout: bool) -> None:
+    """Training mode: of the whole module, or of its batch norms alone."""
+    module.train(dropout)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.train()
 
 
 class _State:

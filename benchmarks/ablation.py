@@ -1,0 +1,145 @@
+"""What each part contributes at the same latency and the same seconds: each is left out or replaced, all else alike.
+
+Quality is on validation (dev.tsv stays sealed): the order of rows says what a part is worth, not what ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from record import Record, main
+
+from archsmith.compress.distil import remember_hidden
+from archsmith.evaluate.trained import Effort, Teacher, develop, layer_paths, validation_loss
+from archsmith.jobs import stages
+from archsmith.jobs.case import Request, prepare
+from archsmith.jobs.plan import BATCH, costs_of, measure_pace
+from archsmith.jobs.select import Terrain, at_most, keeps_a_layer
+from archsmith.jobs.stages import Work
+from archsmith.jobs.training import uniform
+from archsmith.model import reorder
+from archsmith.report.terminal import Progress
+from archsmith.space import Architecture, Value
+from archsmith.study import RunDirectory
+from archsmith.tasks.answer import answers, calling
+
+SHARE = 0.2  # of the original's latency on the same runtime
+ROWS = 12_000  # that the original labels, for every row of the table alike
+
+
+def run(record: Record, options: argparse.Namespace) -> None:
+    """MiniLM on SST-2 at a fifth of the original's latency, each way trained for the same seconds."""
+    request = Request(
+        model=str(record.data / "models" / "minilm-sst2"),
+        task="text-classification",
+        data=str(record.data / "data" / "sst2" / "train.tsv"),
+        holdout=str(record.data / "data" / "sst2" / "dev.tsv"),
+        runtime="openvino",
+        minutes=8.0,
+        seed=options.seed,
+    )
+    case = prepare(request)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        RunDirectory.create(Path(scratch) / "run", request.to_json()) as opened,
+    ):
+        work = Work(case, opened, Progress())
+        measured = stages.original(work)
+        teacher = stages.sort_units(work, stages.examine_model(work))
+        terrain = stages.survey(work, teacher, measured)
+        points = stages.select(work, teacher, terrain)
+        limit = terrain.ms({}) * SHARE
+        exact, plain = at_most(points, limit), uniform(terrain, limit)
+        assert exact is not None and plain is not None
+        chance = random_point(terrain, limit, case.rng(20))
+        shuffled = replace(teacher, model=reorder(teacher.model, teacher.anatomy, chance_order(teacher, case.rng(21))))
+
+        free: dict[str, Callable[[], float]] = {
+            "exact selection": lambda: loss(teacher, exact.architecture, Effort(), request.seed),
+            "uniform cut": lambda: loss(teacher, plain.architecture, Effort(), request.seed),
+            "random architecture": lambda: loss(teacher, chance, Effort(), request.seed),
+            "exact selection, random ranking": lambda: loss(shuffled, exact.architecture, Effort(), request.seed),
+            "exact selection, no repair": lambda: loss(
+                replace(teacher, calibration=()), exact.architecture, Effort(), request.seed
+            ),
+        }
+        for name, find in free.items():
+            record.say(f"training-free: {name}", 100 - find(), "points")
+        taught = with_answers(teacher, case.rng(22))
+        for name, quality in trained(taught, case, exact.architecture, plain.architecture, options.seconds).items():
+            record.say(f"{options.seconds:g} s of training: {name}", quality, "points")
+        for variant in measured:
+            record.say(f"precision: original on {variant.runtime} {variant.precision}", variant.quality, "points")
+            record.say(f"latency: original on {variant.runtime} {variant.precision}", variant.latency_ms, "ms")
+
+
+def loss(teacher: Teacher, architecture: Mapping[str, Value], effort: Effort, seed: int) -> float:
+    """Points lost on validation by an architecture after this effort."""
+    small, _ = develop(teacher, architecture, effort, seed)
+    return validation_loss(teacher.task.wrap(small).eval(), teacher.task)
+
+
+def with_answers(teacher: Teacher, rng: np.random.Generator) -> Teacher:
+    """The teacher with its answers to ROWS train rows, and its hidden states on a twelfth of them."""
+    task = teacher.task
+    wrapped = task.wrap(teacher.model).eval()
+    rows = [int(row) for row in np.sort(rng.permutation(task.size("train"))[:ROWS])]
+    found = answers(calling(wrapped), task, "train", rows)
+    outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
+    outputs[rows] = found
+    layers = {path: teacher.model.get_submodule(path) for path in layer_paths(teacher.anatomy)}
+    batches = [rows[begin : begin + BATCH] for begin in range(0, ROWS // 12, BATCH)]
+    return replace(teacher, outputs=outputs, hidden=remember_hidden(wrapped, task, layers, batches))
+
+
+def trained(
+    teacher: Teacher, case: object, exact: Architecture, plain: Architecture, seconds: float
+) -> dict[str, float]:
+    """Quality after the same seconds of training, by what is done in them."""
+    pace = measure_pace(case, teacher, [dict(exact), dict(plain)])  # type: ignore[arg-type]
+
+    def effort(architecture: Architecture, local: float) -> Effort:
+        macs = costs_of(case, teacher, architecture).macs  # type: ignore[arg-type]
+        steps = pace.steps(seconds, macs)
+        return Effort(local_steps=int(local * steps), steps=steps - int(local * steps), batch=BATCH)
+
+    bare = replace(teacher, calibration=())
+    ways = {
+        "exact, repair and global": (teacher, exact, 0.0),
+        "exact, repair, local then global": (teacher, exact, 0.3),
+        "exact, global alone": (bare, exact, 0.0),
+        "uniform, repair and global": (teacher, plain, 0.0),
+    }
+    found = {}
+    for name, (who, architecture, local) in ways.items():
+        began = time.perf_counter()
+        found[name] = 100 - loss(who, architecture, effort(architecture, local), 0)
+        print(f"  ({name}: {time.perf_counter() - began:.0f} s)")
+    return found
+
+
+def random_point(terrain: Terrain, ms: float, rng: np.random.Generator) -> Architecture:
+    """Of many architectures drawn at random the one nearest below a latency."""
+    drawn = [terrain.space.sample(rng) for _ in range(400)]
+    within = [a for a in drawn if keeps_a_layer(terrain.anatomy, a) and terrain.ms(a) <= ms]
+    return max(within, key=terrain.ms)
+
+
+def chance_order(teacher: Teacher, rng: np.random.Generator) -> dict[str, list[int]]:
+    """Units of every axis in random order."""
+    return {name: [int(u) for u in rng.permutation(axis.size)] for name, axis in teacher.anatomy.axes.items()}
+
+
+if __name__ == "__main__":
+    main(
+        "ablation",
+        run,
+        ("--seed", {"type": int, "default": 0}),
+        ("--seconds", {"type": float, "default": 60.0}),
+    )
