@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archsmith.model.anatomy import Anatomy, Axis
+from archsmith.model.share import within
 from archsmith.space import Architecture, Space, Value
 
 HEADS = ("heads", "kv_groups")
@@ -71,9 +72,8 @@ def skipped(anatomy: Anatomy, architecture: Mapping[str, Value]) -> frozenset[st
             continue
         gone.update((name, *branch.axes))
         if branch.kind == "layer":
-            layer = branch.layer or branch.name
-            gone.update(other for other, axis in anatomy.axes.items() if axis.layer == layer)
-            gone.update(other for other, inner in anatomy.branches.items() if inner.layer == layer)
+            gone.update(n for n, axis in anatomy.axes.items() if axis.layer and within(axis.layer, branch.module))
+            gone.update(n for n, inner in anatomy.branches.items() if within(inner.module, branch.module))
     return frozenset(gone)
 
 

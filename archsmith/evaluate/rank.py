@@ -27,7 +27,7 @@ def rank_units(
 
     `rows` train rows are drawn by `rng`. The model is left as it was, without gradients.
     """
-    wrapped = task.wrap(model).eval()
+    modes = {module: module.training for module in model.modules()}
     drawn = rng.permutation(task.size("train"))[:rows]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     importance = {name: np.zeros(axis.size) for name, axis in anatomy.axes.items()}
@@ -35,8 +35,11 @@ def rank_units(
     places = _places(anatomy, parameters)
     wanted = {id(parameters[name]) for axis_places in places.values() for name, _, _ in axis_places}
     asked = {p: p.requires_grad for p in model.parameters()}
+    if not wanted:
+        return importance
     for p in asked:
         p.requires_grad_(id(p) in wanted)
+    wrapped = task.wrap(model).eval()
     try:
         for begin in range(0, len(drawn), BATCH):
             outputs: Tensor = wrapped(**task.inputs("train", [int(row) for row in drawn[begin : begin + BATCH]]))
@@ -51,6 +54,8 @@ def rank_units(
         model.zero_grad(set_to_none=True)
         for p, before in asked.items():
             p.requires_grad_(before)
+        for module, training in modes.items():
+            module.training = training
     return importance
 
 

@@ -73,12 +73,13 @@ def develop(
         repair(
             task.wrap(teacher.model).eval(), wrapped, _exits(teacher, small, architecture), teacher.calibration, kept
         )
-    if effort.local_steps and teacher.hidden is not None and (checkpoint is None or not checkpoint.exists()):
+    pairs = _layer_pairs(teacher, small, architecture)
+    if effort.local_steps and pairs and teacher.hidden and (checkpoint is None or not checkpoint.exists()):
         distil_hidden(
             wrapped,
             task,
             teacher.hidden,
-            _layer_pairs(teacher, small, architecture),
+            pairs,
             Schedule(effort.local_steps, effort.learning_rate),
             seed,
             kept=kept,
@@ -136,20 +137,23 @@ def moved(anatomy: Anatomy, architecture: Architecture, path: str) -> str | None
 
     A skipped layer `a.layer.1` makes `a.layer.2.x` of the original `a.layer.1.x` of the small module.
     """
-    layers = [branch.module for branch in anatomy.branches.values() if branch.kind == "layer"]
-    gone = {anatomy.branches[name].module for name in skipped(anatomy, architecture) if name in anatomy.branches}
-    for layer in layers:
-        if path == layer or path.startswith(layer + "."):
-            if layer in gone:
-                return None
-            owner, _, number = layer.rpartition(".")
-            before = sum(1 for other in gone if other.rpartition(".")[0] == owner and _number(other) < int(number))
-            return f"{owner}.{int(number) - before}{path[len(layer) :]}"
-    return path
+    branches = [anatomy.branches[name] for name in skipped(anatomy, architecture) if name in anatomy.branches]
+    gone = {branch.module for branch in branches if branch.kind == "layer"}
+    removed = {place for branch in branches for place in (branch.module, branch.exit, branch.feeder) if place}
+    parts = path.split(".")
+    places = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]  # the modules around it, and itself
+    if removed.intersection(places):
+        return None
+    owners = ["", *places]
+    return ".".join(
+        str(int(part) - sum(1 for other in gone if _before(other, owners[at], int(part)))) if part.isdigit() else part
+        for at, part in enumerate(parts)
+    )
 
 
-def _number(path: str) -> int:
-    return int(path.rpartition(".")[2])
+def _before(layer: str, owner: str, number: int) -> bool:
+    """Is a layer an entry of this list before a number?"""
+    return layer.rpartition(".")[0] == owner and int(layer.rpartition(".")[2]) < number
 
 
 def _exits(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[nn.Module, nn.Module]]:
@@ -167,13 +171,17 @@ def layer_paths(anatomy: Anatomy) -> list[str]:
 
 
 def _layer_pairs(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[str, nn.Module]]:
-    """Each kept layer with the original's layer whose output it must give: the last before the next kept layer."""
+    """Each kept layer with the original's layer whose output it must give: the last of its list before the next kept.
+
+    Layers that go before the first kept one of their list are nobody's goal.
+    """
     paths = layer_paths(teacher.anatomy)
     news = [moved(teacher.anatomy, architecture, path) for path in paths]
     pairs: list[tuple[str, nn.Module]] = []
     goal: str | None = None
     for path, new in reversed(list(zip(paths, news, strict=True))):
-        goal = goal or path
+        if goal is None or goal.rpartition(".")[0] != path.rpartition(".")[0]:
+            goal = path
         if new is not None:
             pairs.append((goal, small.get_submodule(new)))
             goal = None
