@@ -106,7 +106,8 @@ def run(record: Record, arguments: argparse.Namespace) -> None:
         variants = [(kept[runtime.name], precision) for runtime, precision in variants]
         for length in (128, 32):
             bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", seconds=60.0, probes=24)
-            models = fill_latency(build, anatomy, space, bench, variants, rng)
+            # The same networks at both lengths, so that each is exported once.
+            models = fill_latency(build, anatomy, space, bench, variants, np.random.default_rng(arguments.seed + 1))
             timed = time_architectures(build, anatomy, drawn, bench, variants, rng)
             for (runtime_name, precision), fitted in models.items():
                 probes = timed[runtime_name, precision]

@@ -95,9 +95,10 @@ def probe_architectures(
 ) -> list[dict[str, Value]]:
     """At most `most` networks to time, each as what differs from the full one; what teaches most comes first.
 
-    The full network; all groups of axes at their smallest; each list of layers cut to its first; each group alone at
-    its smallest; the same at a narrow residual width; layers with nearly all their blocks skipped, first all kinds of
-    block together, then one kind; the rest is drawn from the space, since what a search ends with is small and mixed.
+    The full network; all groups of axes at their smallest; each list of layers cut to its first; the least network,
+    one layer with its blocks skipped, which shows the constant; each group alone at its smallest; some of these at a
+    narrow residual width; layers with nearly all their blocks skipped, all kinds of block together and one kind; the
+    rest is drawn from the space, since what a search ends with is small and mixed.
     """
     low = {n: min(space.choices[n].values, key=float) for n in anatomy.axes if n in space.choices}
     groups, outside, inner, stream = _groups(anatomy, low)
@@ -107,22 +108,37 @@ def probe_architectures(
     alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
     skips = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
     bare = {name: value for skip in skips for name, value in skip.items()}
-    probes: list[dict[str, Value]] = [{}, thin, *short, *alone]
-    probes += [narrow, thin | narrow, *(probe | narrow for probe in short)]
-    probes += [bare | narrow, bare, *(skip | narrow for skip in skips)]
+    every = [name for names in _branch_groups(anatomy, space, layers=False) for name in names]
+    least: dict[str, Value] = {**dict.fromkeys(every, False), **{n: False for cut in short for n in cut}}
+    probes: list[dict[str, Value]] = [{}, thin, *short, least, *alone]
+    probes += [narrow, thin | narrow, least | narrow, *(probe | narrow for probe in short)]
+    probes += [bare, bare | narrow, *(skip | narrow for skip in skips)]
     probes += [{name: low[name] for name in inner}, {name: low[name] for name in outside}]
     settled = _settled(anatomy, probes)[:most]
-    return settled + [dict(space.sample(rng)) for _ in range(most - len(settled) if space.choices else 0)]
+    # A bounded number of draws: a small space may not hold as many networks as are wanted.
+    drawn = [dict(space.sample(rng)) for _ in range(4 * most if space.choices else 0)]
+    return _settled(anatomy, [*settled, *(point for point in drawn if _keeps_a_layer(anatomy, point))])[:most]
 
 
 def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
-    """Without the widths that are gone with a skipped branch, and each network once."""
+    """Without the names that are gone with a skipped layer or branch, and each network once."""
     settled = {}
     for probe in probes:
         gone = skipped(anatomy, probe)
-        values = {name: value for name, value in probe.items() if name in anatomy.branches or name not in gone}
+        layers = {b.layer or name for name, b in anatomy.branches.items() if b.kind == "layer" and name in gone}
+        inside = {name for name, b in anatomy.branches.items() if b.kind != "layer" and b.layer in layers}
+        values = {
+            name: value
+            for name, value in probe.items()
+            if name not in inside and (name in anatomy.branches or name not in gone)
+        }
         settled[tuple(sorted(values.items()))] = values
     return list(settled.values())
+
+
+def _keeps_a_layer(anatomy: Anatomy, architecture: Values) -> bool:
+    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
+    return not layers or any(architecture.get(name, True) for name in layers)
 
 
 def _narrow(anatomy: Anatomy, space: Space, stream: Iterable[str]) -> dict[str, Value]:
