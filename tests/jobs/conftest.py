@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,6 @@ def write_texts(path: Path, rows: int, seed: int) -> Path:
         lines.append(f"{label}\t{' '.join(rng.permutation(words))}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """Every file of a folder by its content."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -15,12 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digest
 
 import archsmith
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.jobs.resume import resume
 from archsmith.report.result import Result, read_result
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Every file of a folder by its content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def run(model: Path, texts: dict[str, Path], out: Path, **options: object) -> Result:
