@@ -58,6 +58,8 @@ def make_plan(case: Case, teacher: Teacher, spent: float, ship_seconds: float) -
     rows = case.task.size("train")
     a_row = _label_seconds(case, teacher)
     label_rows = int(min(rows, 0.35 * left / a_row))
+    if label_rows < min(rows, BATCH):
+        return Plan(0, 0, 0, 0.0, 0.0, 0)  # fewer answers than a batch teach nothing
     extra = int(min(rows, max(0.0, 0.35 * left / a_row - rows)))
     left -= (label_rows + extra) * a_row
     trials = int(np.clip(0.3 * left / 20, 2, 8))

@@ -62,7 +62,11 @@ def _streams(size: int, choice: Choice) -> tuple[Value, ...]:
 
 
 def front(terrain: Terrain) -> list[Point]:
-    """The points of every residual width's own front, ascending in milliseconds."""
+    """The points of every residual width's own front, ascending in milliseconds.
+
+    All of them keep a layer. What only a network without layers beats keeps just one, since of two the one that gains
+    less could go too; so every form of one layer is put back into the picks that have none.
+    """
     found: list[Point] = []
     for stream in _stream_values(terrain):
         groups = _groups(terrain, stream)
@@ -70,11 +74,19 @@ def front(terrain: Terrain) -> list[Point]:
             continue
         fixed_score = sum(terrain.scores[name][value] for name, value in stream.items())
         whole_ms = terrain.ms(stream)
+        points: list[Point] = []
         for pick in exact_front(groups):
             values = full_point(terrain.space, {**stream, **pick.values})
-            if not keeps_a_layer(terrain.anatomy, values):
+            if keeps_a_layer(terrain.anatomy, values):
+                points.append(Point(values, fixed_score + pick.score, whole_ms + pick.cost))
                 continue
-            found.append(Point(values, fixed_score + pick.score, whole_ms + pick.cost))
+            for group, taken in zip(groups, pick.options, strict=True):
+                for option in group:
+                    values = full_point(terrain.space, {**stream, **pick.values, **option.values})
+                    if keeps_a_layer(terrain.anatomy, values):
+                        score = fixed_score + pick.score - group[taken].score + option.score
+                        points.append(Point(values, score, whole_ms + pick.cost - group[taken].cost + option.cost))
+        found += non_dominated(points)
     return sorted(found, key=lambda point: (point.ms, point.score))
 
 
@@ -88,8 +100,11 @@ def full_point(space: Space, values: Mapping[str, Value]) -> Architecture:
 
 
 def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
-    """Whether any layer is left, where a network has layers that can be skipped."""
-    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
+    """Whether any layer is left, where a network has layers that can be skipped; those inside others do not count."""
+    layers = {name: branch for name, branch in anatomy.branches.items() if branch.kind == "layer"}
+    layers = {
+        name: branch for name, branch in layers.items() if branch.layer in (None, name) or branch.layer not in layers
+    }
     return not layers or any(architecture.get(name, True) for name in layers)
 
 

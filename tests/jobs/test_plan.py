@@ -1,0 +1,97 @@
+"""Minutes become counts: never negative, never more than there is, and no training where there is no time."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from archsmith.jobs.plan import LEAST_TRAINING, Pace, Plan, make_plan
+
+
+class Slow(nn.Module):
+    """A network that takes so many seconds a row."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.seconds * len(x))
+        return x
+
+
+class Rows:
+    """A task of so many equal rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def size(self, part: str) -> int:
+        return self.rows
+
+    def batches(self, part: str, size: int, rng: Any) -> Any:
+        return (list(range(begin, min(self.rows, begin + size))) for begin in range(0, self.rows, size))
+
+    def inputs(self, part: str, rows: list[int]) -> dict[str, Tensor]:
+        return {"x": torch.zeros(len(rows), 1)}
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return model
+
+
+def plan(minutes: float, rows: int, seconds: float = 2e-5, spent: float = 0.0, ship: float = 0.0) -> Plan:
+    case: Any = SimpleNamespace(
+        request=SimpleNamespace(minutes=minutes), task=Rows(rows), rng=lambda *place: np.random.default_rng(place)
+    )
+    teacher: Any = SimpleNamespace(model=Slow(seconds))
+    return make_plan(case, teacher, spent, ship)
+
+
+@pytest.mark.parametrize("minutes", [0.01, 0.3, 0.5, 3.0, 20.0, 600.0])
+@pytest.mark.parametrize("rows", [1, 50, 300])
+@pytest.mark.parametrize(("spent", "ship"), [(0.0, 0.0), (15.0, 5.0), (1e5, 10.0)])
+def test_counts_are_never_negative_and_fit_the_minutes(minutes: float, rows: int, spent: float, ship: float) -> None:
+    found = plan(minutes, rows, spent=spent, ship=ship)
+    assert min(found.to_json().values()) >= 0
+    left = minutes * 60 - spent - 1.5 * ship
+    assert found.trains == (left >= LEAST_TRAINING)
+    assert found.label_rows <= rows and found.extra_rows <= rows
+    assert found.trials * found.trial_seconds + found.final_seconds <= max(left, 0) + 1e-6
+    if found.trains:
+        assert 2 <= found.trials <= 8 and found.label_rows == rows and found.checks > 0
+    assert Plan(**found.to_json()) == found
+
+
+@pytest.mark.parametrize(("minutes", "spent", "ship"), [(0.2, 0, 0), (1.0, 41, 0), (1.0, 0, 27), (5.0, 1000, 0)])
+def test_small_minutes_give_no_training(minutes: float, spent: float, ship: float) -> None:
+    assert plan(minutes, 100, spent=spent, ship=ship) == Plan(0, 0, 0, 0.0, 0.0, 0)
+
+
+def test_labels_take_at_most_a_third_or_so_of_the_time() -> None:
+    """2 ms a row: 0.35 x 30 s are 5,250 rows at most, real ones first, and made ones as many at most."""
+    few = plan(0.5, 64 * 4, seconds=1e-3)
+    assert few.label_rows == 256 and few.extra_rows == 256
+    many = plan(0.5, 1_000_000, seconds=1e-3)
+    assert 0 < many.label_rows <= 10_500 and many.extra_rows == 0
+    assert many.trials * many.trial_seconds + many.final_seconds >= 0.6 * 30
+
+
+PACES = [(Pace(0.1, 0.0), 10.0, 5, 100), (Pace(0.0, 1e-3), 10.0, 1000, 10), (Pace(5.0, 0.0), 1.0, 5, 1)]
+
+
+@pytest.mark.parametrize(("pace", "seconds", "macs", "steps"), PACES)
+def test_a_pace_gives_at_least_one_step(pace: Pace, seconds: float, macs: int, steps: int) -> None:
+    assert pace.steps(seconds, macs) == steps
+
+
+def test_a_network_too_slow_to_label_a_batch_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to fewer rows than a batch holds teach nothing, and to none cannot be learnt from at all."""
+    monkeypatch.setattr("archsmith.jobs.plan._label_seconds", lambda case, teacher: 10.0)
+    assert plan(0.5, 100) == Plan(0, 0, 0, 0.0, 0.0, 0)
+    assert plan(0.5, 1) == Plan(1, 0, 2, 0.3 * 20 / 2, 0.7 * 20, 8)
