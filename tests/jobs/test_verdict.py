@@ -1,0 +1,120 @@
+"""What a budget says of what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from archsmith.jobs.target import Target, parse_targets
+from archsmith.jobs.verdict import fastest_meeting, free_win, meets_all, met, outcomes, unmet, value_of
+from archsmith.report.result import Variant
+
+
+def variant(name: str = "v", **values: Any) -> Variant:
+    whole: dict[str, Any] = {"quality": 90.0, "latency_ms": 10.0, "runtime": "openvino", "precision": "fp32"}
+    whole |= {"parameters": 1000, "macs": 5000, "bytes": 4000, "peak_bytes": 9000}
+    return Variant(name, **{**whole, **values})
+
+
+WHOLE = variant("pytorch fp32", runtime="pytorch")
+
+
+def case(*targets: str) -> Any:
+    return SimpleNamespace(targets=parse_targets(targets))
+
+
+MET: list[tuple[str, dict[str, Any], bool]] = [
+    ("latency<=5ms", {"latency_ms": 5.0}, True),
+    ("latency<=5ms", {"latency_ms": 5.149}, True),  # two measurements of one file differ by 3 %
+    ("latency<=5ms", {"latency_ms": 5.151}, False),
+    ("latency<=5000us", {"latency_ms": 5.149}, True),
+    ("latency<=5ms", {"latency_ms": None}, False),
+    ("drop<=1", {"quality": 89.0}, True),
+    ("drop<=1", {"quality": 88.99}, False),  # counts are exact: nothing is forgiven
+    ("drop<=1", {"quality": None}, False),
+    ("drop<=-1", {"quality": 91.0}, True),
+    ("quality>=90", {"quality": 90.0}, True),
+    ("quality>=90", {"quality": 89.9}, False),
+    ("size<=4KB", {"bytes": 4000}, True),
+    ("size<=4KB", {"bytes": 4001}, False),
+    ("memory<=9KB", {"peak_bytes": 9001}, False),
+    ("memory<=9KB", {"peak_bytes": None}, False),
+    ("parameters<=1K", {"parameters": 1000}, True),
+    ("macs<=5K", {"macs": 5001}, False),
+    ("macs<=5K", {"macs": None}, False),
+]
+
+
+@pytest.mark.parametrize(("target", "values", "keeps"), MET)
+def test_a_target_is_met_by_what_was_measured(target: str, values: dict[str, Any], keeps: bool) -> None:
+    found = variant(**values)
+    assert met(Target.parse(target), value_of(Target.parse(target), found, WHOLE)) is keeps
+    assert meets_all(case(target), found, WHOLE) is keeps
+
+
+FAST = variant("fast", latency_ms=4.0)
+INT8 = variant("int8", latency_ms=2.0, quality=88.5, bytes=1000, precision="int8")
+MEASURED = [WHOLE, FAST, INT8]
+
+FREE: list[tuple[tuple[str, ...], Variant | None]] = [
+    ((), None),  # without a bound on a cost, smaller is always wanted
+    (("drop<=5",), None),
+    (("latency<=5ms",), FAST),  # of those that keep all the best
+    (("latency<=5ms", "drop<=1"), FAST),
+    (("latency<=2ms", "drop<=2"), INT8),
+    (("latency<=2ms", "drop<=1"), None),
+    (("latency<=1ms",), None),
+    (("size<=1KB",), INT8),
+    (("parameters<=1K", "latency<=20ms"), FAST),  # of equals the faster
+    (("parameters<=999",), None),
+]
+
+
+@pytest.mark.parametrize(("targets", "wanted"), FREE)
+def test_a_runtime_alone_may_be_enough(targets: tuple[str, ...], wanted: Variant | None) -> None:
+    assert free_win(case(*targets), MEASURED) == wanted
+
+
+SHIPPED: list[tuple[tuple[str, ...], str]] = [
+    ((), "fast"),  # the fastest within half a point of the best
+    (("drop<=2",), "int8"),
+    (("drop<=1",), "fast"),
+    (("latency<=5ms",), "fast"),
+    (("latency<=1ms", "drop<=1"), "fast"),  # none keeps both: the fastest of those that keep most
+]
+
+
+@pytest.mark.parametrize(("targets", "wanted"), SHIPPED)
+def test_the_fastest_that_keeps_most_ships(targets: tuple[str, ...], wanted: str) -> None:
+    assert fastest_meeting(case(*targets), MEASURED, WHOLE).name == wanted
+
+
+def line(*targets: str, floors: dict[str, float] | None = None, **values: Any) -> str:
+    found = outcomes(case(*targets), variant(**values), WHOLE, floors or {})
+    result: Any = SimpleNamespace(targets=found, folder=Path("here"))
+    return unmet(result)
+
+
+def test_nothing_is_said_where_all_is_met() -> None:
+    assert line("latency<=10ms", "drop<=0") == ""
+
+
+LINES: list[tuple[str, dict[str, Any], dict[str, float], str]] = [
+    ("latency<=5ms", {}, {"latency": 7.0}, "latency<=5ms: 10 was reached, the floor is 7"),
+    ("latency<=5000us", {}, {"latency": 7.0}, "latency<=5000us: 1e+04 was reached, the floor is 7e+03"),
+    ("size<=1KB", {}, {}, "size<=1KB: 4 was reached."),
+    ("memory<=1KB", {"peak_bytes": None}, {}, "memory<=1KB: not measured."),
+    ("drop<=1", {"quality": 87.5}, {}, "drop<=1: 2.5 was reached."),
+]
+
+
+@pytest.mark.parametrize(("target", "values", "floors", "wanted"), LINES)
+def test_an_unmet_line_names_the_value_and_the_floor(
+    target: str, values: dict[str, Any], floors: dict[str, float], wanted: str
+) -> None:
+    said = line(target, "parameters<=1K", floors=floors, **values)
+    assert wanted in said and "parameters" not in said
+    assert "\n" not in said and "here" in said
