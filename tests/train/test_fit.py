@@ -80,16 +80,16 @@ def test_a_regression_is_learnt(sparse_from: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fitting, "SPARSE_FROM", sparse_from)
     job = Regression()
     before = job.error()
-    fitted = fit(job.module, job.passes, job.loss, Schedule(400, learning_rate=2e-2))
+    fitted = fit(job.module, job.passes, job.loss, Schedule(250, learning_rate=3e-2))
     assert job.error() < 0.2 * before
-    assert (fitted.steps, fitted.skipped, fitted.validated) == (400, 0, ())
+    assert (fitted.steps, fitted.skipped, fitted.validated) == (250, 0, ())
     assert fitted.loss < before
     assert not job.module.training and all(p.grad is None for p in job.module.parameters())
 
 
 @pytest.mark.parametrize("sparse_from", SPARSE)
 @pytest.mark.parametrize("checks", [0, 5])
-@pytest.mark.parametrize("killed_at", [51, 120, 199])
+@pytest.mark.parametrize("killed_at", [51, 199])
 def test_a_resumed_training_ends_with_the_same_bits(
     sparse_from: int, checks: int, killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
