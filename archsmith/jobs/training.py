@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from archsmith.errors import ArchsmithError
 from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, validation_loss
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
@@ -158,12 +159,13 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     """The architecture that ships: of the trials if nothing is trained, else after its long training."""
     case = work.case
     done = [trial for trial in trials if trial.status == "complete"]
+    if not done:
+        reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
+        raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
     whole = original_loss(work, teacher)
     if not plan.trains:
         trial = best_trial(case, done, whole, 1.0)
-        small, _ = develop(teacher, trial.proposal.architecture, Effort(), case.request.seed)
-        loss = trial.values["loss_points"]
-        return Chosen(trial.proposal.architecture, small, loss, terrain.ms(trial.proposal.architecture))
+        return train_one(work, teacher, terrain, trial.proposal.architecture, "train", 0.0, plan)
     first_seconds, second_seconds = 0.62 * plan.final_seconds, 0.38 * plan.final_seconds
     if case.limit("latency") is not None:
         first_seconds, second_seconds = plan.final_seconds, 0.0
@@ -181,17 +183,17 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
 def train_one(
     work: Work, teacher: Teacher, terrain: Terrain, architecture: Architecture, name: str, seconds: float, plan: Plan
 ) -> Chosen:
-    """One long training as a stage; what it made is in RUN/NAME/weights.safetensors."""
+    """One long training as a stage, repair alone where nothing is trained; it leaves RUN/NAME/weights.safetensors."""
     case = work.case
     checkpoint = work.run.path / f"{name}.checkpoint"
     tell = work.counting(name)
 
     def make(folder: Path) -> JSON:
         pace = find_pace(work, teacher, [], plan)
-        assert pace is not None
-        effort = Effort(
-            steps=pace.steps(seconds, costs_of(case, teacher, architecture).macs), batch=BATCH, checks=plan.checks
-        )
+        effort = Effort()
+        if pace is not None:
+            steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
+            effort = Effort(steps=steps, batch=BATCH, checks=plan.checks)
         small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
         loss = validation_loss(case.task.wrap(small).eval(), case.task)
         save_file(state_of(small), folder / "weights.safetensors")
@@ -237,8 +239,8 @@ def original_loss(work: Work, teacher: Teacher) -> float:
 def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float) -> Trial:
     """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
 
-    With a bound on latency, the best within it; else the fastest whose loss should keep the bound on the drop, or the
-    best if none should.
+    With a bound on latency, the best within it; with other costs bounded alone, the best; else the fastest whose loss
+    should keep the bound on the drop, or the best if none should.
     """
     latency, drop = case.limit("latency"), case.limit("drop")
     if latency is not None:
@@ -247,6 +249,8 @@ def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float)
         ]
         return min(within, key=lambda t: t.values["loss_points"])
     quality = case.limit("quality")
+    if case.targets and drop is None and quality is None:
+        return min(trials, key=lambda t: t.values["loss_points"])
     bound = drop if drop is not None else (100.0 - quality - whole if quality is not None else 1.0)
     able = [t for t in trials if (t.values["loss_points"] - whole) * shrink <= bound]
     if not able:
