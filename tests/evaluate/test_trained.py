@@ -265,10 +265,11 @@ def test_whatever_may_be_skipped_is_repaired_around(
     family: str, tiny: Callable[..., Any], tiny_task: Callable[..., Any]
 ) -> None:
     teacher = make_teacher(family, tiny, tiny_task("classification"))
-    branches = list(teacher.anatomy.branches)
+    middle = [name for name in teacher.anatomy.branches if ".1" in name]
+    assert len(middle) == 3
     assert {branch.kind for branch in teacher.anatomy.branches.values()} == {"layer", "attention", "ffn"}
-    for gone in ([name] for name in branches):
-        small, _ = develop(teacher, dict.fromkeys(gone, False), Effort(local_steps=1), 0)
+    for name in middle:
+        small, _ = develop(teacher, {name: False}, Effort(local_steps=1), 0)
         assert all(torch.isfinite(p).all() for p in small.parameters())
 
 
