@@ -96,11 +96,11 @@ def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, 
     points = []
     for architecture in architectures:
         small = realise(teacher.model, teacher.anatomy, architecture)
-        wrapped = case.task.wrap(copy.deepcopy(small))
+        wrapped = teacher.task.wrap(copy.deepcopy(small))
         macs = costs_of(case, teacher, architecture).macs
-        distil(wrapped, case.task, teacher.outputs, Schedule(2), 0, batch=BATCH)
+        distil(wrapped, teacher.task, teacher.outputs, Schedule(2), 0, batch=BATCH)
         began = time.perf_counter()
-        distil(wrapped, case.task, teacher.outputs, Schedule(12), 0, batch=BATCH)
+        distil(wrapped, teacher.task, teacher.outputs, Schedule(12), 0, batch=BATCH)
         points.append((macs, (time.perf_counter() - began) / 12))
     (m0, s0), (m1, s1) = points[0], points[-1]
     per_mac = max(0.0, (s1 - s0) / (m1 - m0)) if m1 != m0 else 0.0
@@ -109,4 +109,4 @@ def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, 
 
 def costs_of(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> Costs:
     """Parameters, MACs and bytes of an architecture, on the example that latency is measured on."""
-    return count(case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example())
+    return count(teacher.task.wrap(realise(teacher.model, teacher.anatomy, architecture)), case.example())
