@@ -105,14 +105,14 @@ def run(record: Record, arguments: argparse.Namespace) -> None:
         kept = {runtime.name: Kept(runtime, Path(folder)) for runtime, _ in variants}
         variants = [(kept[runtime.name], precision) for runtime, precision in variants]
         for length in (128, 32):
-            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", seconds=60.0, probes=24)
+            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", repeats=80, seconds=60.0, probes=24)
             # The same networks at both lengths, so that each is exported once.
             models = fill_latency(build, anatomy, space, bench, variants, np.random.default_rng(arguments.seed + 1))
             timed = time_architectures(build, anatomy, drawn, bench, variants, rng)
             for (runtime_name, precision), fitted in models.items():
                 probes = timed[runtime_name, precision]
                 # The machine may have changed speed since the fit: what is predicted is the ratio to the original.
-                fitted = fitted.scaled(probes[0].ms / predict(fitted, anatomy, {}))
+                fitted = fitted.scaled(probes[0].ms / fitted.probes[0].ms)
                 found = np.array(
                     [abs(predict(fitted, anatomy, a) - p.ms) / p.ms for a, p in zip(drawn[1:], probes[1:], strict=True)]
                 )

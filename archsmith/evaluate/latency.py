@@ -97,8 +97,8 @@ def probe_architectures(
 
     The full network; all groups of axes at their smallest; each list of layers cut to its first; the least network,
     one layer with its blocks skipped, which shows the constant; each group alone at its smallest; some of these at a
-    narrow residual width; layers with nearly all their blocks skipped, all kinds of block together and one kind; the
-    rest is drawn from the space, since what a search ends with is small and mixed.
+    narrow residual width; one layer with one kind of block alone; all layers with nearly all blocks skipped; the rest
+    is drawn from the space, since what a search ends with is small and mixed.
     """
     low = {n: min(space.choices[n].values, key=float) for n in anatomy.axes if n in space.choices}
     groups, outside, inner, stream = _groups(anatomy, low)
@@ -106,13 +106,14 @@ def probe_architectures(
     thin = {name: low[name] for names in groups for name in names}
     short = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=True)]
     alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
-    skips = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=False)]
-    bare = {name: value for skip in skips for name, value in skip.items()}
-    every = [name for names in _branch_groups(anatomy, space, layers=False) for name in names]
-    least: dict[str, Value] = {**dict.fromkeys(every, False), **{n: False for cut in short for n in cut}}
+    kinds = _branch_groups(anatomy, space, layers=False)
+    one: dict[str, Value] = {name: False for cut in short for name in cut}
+    lone = [one | dict.fromkeys(names, False) for names in kinds]
+    least = {name: value for probe in [one, *lone] for name, value in probe.items()}
+    bare = {name: value for names in kinds for name, value in _all_but_first(names).items()}
     probes: list[dict[str, Value]] = [{}, thin, *short, least, *alone]
     probes += [narrow, thin | narrow, least | narrow, *(probe | narrow for probe in short)]
-    probes += [bare, bare | narrow, *(skip | narrow for skip in skips)]
+    probes += [*lone, *(probe | narrow for probe in lone), bare]
     probes += [{name: low[name] for name in inner}, {name: low[name] for name in outside}]
     settled = _settled(anatomy, probes)[:most]
     # A bounded number of draws: a small space may not hold as many networks as are wanted.

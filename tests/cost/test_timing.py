@@ -34,7 +34,9 @@ def test_calls_are_interleaved_in_random_order_after_warming_up() -> None:
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
     samples = sample_times(calls, 8, 2, np.random.default_rng(1))
     assert order[:6] == list("aabbcc")
-    rounds = [tuple(order[start : start + 3]) for start in range(6, len(order), 3)]
+    assert order[6::2] == order[7::2], "each is called once untimed, then timed"
+    timed = order[7::2]
+    rounds = [tuple(timed[start : start + 3]) for start in range(0, len(timed), 3)]
     assert all(sorted(each) == list("abc") for each in rounds) and len(rounds) == 8 == len(samples["a"])
     assert len(set(rounds)) > 1
 
