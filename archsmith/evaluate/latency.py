@@ -7,7 +7,7 @@ full network, one layer alone, all layers with few heads, with thin feed-forward
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from archsmith.cost import (
     Session,
     arrays,
     fit_latency,
-    ratio,
     sample_times,
     weight_bytes,
 )
@@ -36,7 +35,7 @@ from archsmith.space import Space, Value
 Build = Callable[[Mapping[str, Value]], nn.Module]
 Values = Mapping[str, Value]
 Variant = tuple[Runtime, Precision]
-TOGETHER_BYTES = 2**30  # weights of networks that are open at the same time
+TOGETHER_BYTES = 3 * 2**29  # weights of networks that are open at the same time
 
 
 @dataclass(frozen=True)
@@ -217,31 +216,39 @@ def _time_on(
 ) -> dict[Precision, list[float]]:
     """Median milliseconds on one runtime, precision -> one time an architecture."""
     times: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+    # One thread's CPU time is its wall time without the other work of the machine.
+    clock: Clock = "cpu" if bench.threads == 1 else "wall"
     bench.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
         reference = build(architectures[0])
-        together = int(np.clip(TOGETHER_BYTES // max(1, weight_bytes(reference)), 2, 16))
         first = runtime.export(reference, bench.example, bench.dynamic, Path(scratch) / "reference")
-        rest = list(architectures[1:])
-        for start in range(0, max(1, len(rest)), together):
+        for batch in _batches(build, architectures[1:]):
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                modules = [build(architecture) for architecture in rest[start : start + together]]
                 files = [first] + [
                     runtime.export(module, bench.example, bench.dynamic, Path(folder) / str(number))
-                    for number, module in enumerate(modules)
+                    for number, module in enumerate(batch)
                 ]
-                for precision in precisions:
+                for precision, known in times.items():
                     calls = _calls(runtime, files, precision, bench, Path(folder))
-                    # One thread's CPU time is its wall time without the other work of the machine.
-                    clock: Clock = "cpu" if bench.threads == 1 else "wall"
                     samples = sample_times(calls, bench.repeats, 2, rng, bench.seconds, clock)
-                    if not times[precision]:
-                        times[precision].append(float(np.median(samples["0"])))
-                    times[precision] += [
-                        times[precision][0] * ratio(samples[str(index)], samples["0"]).median
-                        for index in range(1, len(files))
-                    ]
+                    ms = [float(np.median(samples[str(index)])) for index in range(len(files))]
+                    known += ms[:1] if not known else []
+                    known += [time * known[0] / ms[0] for time in ms[1:]]
     return times
+
+
+def _batches(build: Build, architectures: Sequence[Values]) -> Iterator[list[nn.Module]]:
+    """Networks that are open at the same time: as many as weigh `TOGETHER_BYTES`; one empty batch for none."""
+    batch: list[nn.Module] = []
+    weight = 0
+    for architecture in architectures:
+        module = build(architecture)
+        weight += weight_bytes(module)
+        if batch and weight > TOGETHER_BYTES:
+            yield batch
+            batch, weight = [], weight_bytes(module)
+        batch.append(module)
+    yield batch
 
 
 def _calls(
