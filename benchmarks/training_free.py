@@ -50,8 +50,9 @@ def run(record: Record, options: argparse.Namespace) -> None:
         except BudgetNotReachable as error:
             print(error)
         record.say("seconds of optimize", work.spent, "s")
-        teacher = stages.sort_units(work, stages.examine_model(work))
-        points = stages.select(work, teacher, stages.survey(work, teacher, stages.original(work)))
+        measured = stages.original(work)
+        teacher = stages.sort_units(work, stages.examine_model(work), measured)
+        points = stages.select(work, teacher, stages.survey(work, teacher, measured))
         with torch.no_grad():
             whole = count(case.task.wrap(case.model), case.example()).macs
         original = case.task.judge(answers(calling(case.task.wrap(case.model).eval()), case.task, "holdout"), "holdout")

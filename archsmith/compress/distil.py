@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from archsmith.cost.cpu import lacks_bf16
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.task import Task
 from archsmith.train import Fitted, Schedule, fit
@@ -82,7 +83,7 @@ def distil(
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Global distillation of a wrapped module, in place; all of it learns, also what was frozen, and nothing is dropped
-    out: a network that is made small for its task has no units to spare.
+    out: a network that is made small for its task has no units to spare. In bf16 where the CPU has units for it.
 
     `outputs` (rows, outputs): the original's on the train part, NaN for rows that it was not asked; those are left out.
     """
@@ -106,7 +107,7 @@ def distil(
         small,
         passes,
         loss,
-        replace(schedule, seed=seed, dropout=False),
+        replace(schedule, seed=seed, dropout=False, autocast=lacks_bf16() is None),
         validate=validate,
         checks=checks,
         checkpoint=checkpoint,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from archsmith.errors import BadInput, BudgetNotReachable
-from archsmith.jobs import shipping, stages, training
+from archsmith.jobs import remember, shipping, stages, training
 from archsmith.jobs.case import Case, Request, prepare, prepared
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import free_win, unmet
@@ -112,11 +112,11 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         shipped = shipping.ship_original(work)
     else:
         anatomy = stages.examine_model(work)
-        teacher = stages.sort_units(work, anatomy)
+        teacher = stages.sort_units(work, anatomy, original)
         terrain = stages.survey(work, teacher, original)
         terrain, points = stages.calibrate(work, teacher, terrain, stages.select(work, teacher, terrain))
-        plan = stages.plan(work, teacher)
-        teacher = stages.remember(work, teacher, plan)
+        plan = remember.plan(work, terrain)
+        teacher = remember.remember(work, teacher, terrain, plan)
         trials = training.search(work, teacher, terrain, points, plan)
         chosen = training.train(work, teacher, terrain, trials, plan)
         shipped = shipping.ship(work, teacher, chosen)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
 from archsmith.compress.distil import distil
 from archsmith.cost import Costs, count
@@ -16,10 +15,13 @@ from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.case import Case
 from archsmith.model import realise
 from archsmith.space import Value
+from archsmith.tasks.answer import Call
 from archsmith.train import Schedule
 
 LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front is then what repair alone gives
 BATCH = 64
+LABELLING, TRYING = 0.2, 0.2  # shares of the time left that ask the original, and that try architectures
+REAL, MADE = 0.6, 2  # share of the asked rows that are real where not all can be asked; made rows a real one at most
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,34 @@ class Plan:
         return self.final_seconds > 0
 
 
-def make_plan(case: Case, teacher: Teacher, spent: float, ship_seconds: float) -> Plan:
-    """Divide what is left of the minutes: up to a third labels, then three tenths try and seven train the chosen.
+def make_plan(case: Case, call: Call, spent: float, ship_seconds: float) -> Plan:
+    """Divide what is left of the minutes: up to a fifth asks the original, then a fifth tries and the rest trains.
 
-    `spent`: seconds of the stages before; `ship_seconds`: what exporting and measuring the original took.
+    `call`: the original; `spent`: seconds of the stages before; `ship_seconds`: what exporting and measuring it took.
     """
     left = case.request.minutes * 60 - spent - 1.5 * ship_seconds
     if left < LEAST_TRAINING:
         return Plan(0, 0, 0, 0.0, 0.0, 0)
     rows = case.task.size("train")
-    a_row = _label_seconds(case, teacher)
-    label_rows = int(min(rows, 0.35 * left / a_row))
+    a_row = _label_seconds(case, call)
+    asked = LABELLING * left / a_row
+    label_rows = int(min(rows, max(REAL * asked, asked - MADE * rows)))
     if label_rows < min(rows, BATCH):
         return Plan(0, 0, 0, 0.0, 0.0, 0)  # fewer answers than a batch teach nothing
-    extra = int(min(rows, max(0.0, 0.35 * left / a_row - rows)))
+    extra = int(min(MADE * rows, asked - label_rows))
     left -= (label_rows + extra) * a_row
-    trials = int(np.clip(0.3 * left / 20, 2, 8))
-    trial_seconds = 0.3 * left / trials
-    return Plan(label_rows, extra, trials, trial_seconds, 0.7 * left, 8)
+    trials = int(np.clip(TRYING * left / 20, 2, 6))
+    return Plan(label_rows, extra, trials, TRYING * left / trials, (1 - TRYING) * left, 8)
 
 
-def _label_seconds(case: Case, teacher: Teacher) -> float:
+def _label_seconds(case: Case, call: Call) -> float:
     """Wall seconds of one row of the original's answers, over batches of all lengths."""
-    batches = list(case.task.batches("train", BATCH, case.rng(11)))[:6]
-    wrapped = case.task.wrap(teacher.model).eval()
+    batches = list(case.task.batches("train", BATCH, case.rng(11)))[:8]
+    inputs = [case.task.inputs("train", rows) for rows in batches]
+    call(inputs[0])  # the first call of a session also allocates
     began = time.perf_counter()
-    with torch.inference_mode():
-        for rows in batches:
-            wrapped(**case.task.inputs("train", rows))
+    for each in inputs:
+        call(each)
     return (time.perf_counter() - began) / max(1, sum(map(len, batches)))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from archsmith.errors import ArchsmithError
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.serving import Served, artifact_records, judge, reopened, serve, time_all, variants
 from archsmith.jobs.stages import Work
@@ -29,6 +28,7 @@ class Shipped:
     architecture: Architecture
     module: nn.Module
     predicted_ms: float | None = None
+    drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def ship(work: Work, teacher: Teacher, chosen: Chosen) -> Shipped:
         return {"files": artifact_records(served, folder)}
 
     work.stage("model", write)
-    return Shipped(chosen.architecture, chosen.module, chosen.predicted_ms)
+    return Shipped(chosen.architecture, chosen.module, chosen.predicted_ms, chosen.drop)
 
 
 def ship_original(work: Work) -> Shipped:
@@ -73,13 +73,13 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
     """Original and small, every runtime and precision, from the files, interleaved in one run; then the holdout."""
     case = work.case
 
-    before = work.run.stage("original", nothing)
+    before = work.record("original")
 
     def measure(folder: Path) -> JSON:
         small = loaded_back(work, shipped)
         whole_wrapped, small_wrapped = case.task.wrap(case.model).eval(), case.task.wrap(small).eval()
         wholes = reopened(work.case, work.run.folder("original"), before["files"], "original", whole_wrapped)
-        files = work.run.stage("model", nothing)["files"]
+        files = work.record("model")["files"]
         smalls = reopened(work.case, work.run.folder("model"), files, "smaller", small_wrapped)
         times = time_all(case, [*wholes, *smalls], case.example(), 25.0)
         judged = {each.name: judge(case, each, "validation") for each in smalls}
@@ -89,7 +89,7 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         found = variants(case, small_wrapped, smalls, times, judged, "validation")
         paths = {each.name: f"model/{each.artifact.path.relative_to(work.run.folder('model'))}" for each in smalls}
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
-        best = fastest_meeting(case, found, whole_of(originals))
+        best = fastest_meeting(case, found, standard(shipped, found, originals))
         holdout = open_holdout(work, wholes, next(each for each in smalls if each.name == best.name))
         return to_plain(
             {"originals": originals, "smalls": found, "best": best, "holdout": holdout, "ms": shipped.predicted_ms}
@@ -103,6 +103,14 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         holdout=from_plain(Holdout, record["holdout"], "stage final") if record["holdout"] else None,
         predicted_ms=record["ms"],
     )
+
+
+def standard(shipped: Shipped, found: Sequence[Variant], originals: Sequence[Variant]) -> Variant:
+    """The original as the choice among the small files sees it: so far above the small module as it was found to be."""
+    whole, small = whole_of(originals), whole_of(found)
+    if shipped.drop is None or small.quality is None:
+        return whole
+    return replace(whole, quality=small.quality + shipped.drop)
 
 
 def loaded_back(work: Work, shipped: Shipped) -> nn.Module:
@@ -133,8 +141,3 @@ def open_holdout(work: Work, wholes: Sequence[Served], best: Served) -> Holdout 
 
 def _read(rows: Sequence[JSON]) -> tuple[Variant, ...]:
     return tuple(from_plain(Variant, row, "stage final") for row in rows)
-
-
-def nothing(folder: Path) -> JSON:
-    """What a stage that is only read would do."""
-    raise ArchsmithError("this stage must have been recorded before it is read; run archsmith resume")

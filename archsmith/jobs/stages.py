@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,16 +11,17 @@ import numpy as np
 import torch
 
 from archsmith.cost import RUNTIMES, LatencyModel, pinned
-from archsmith.errors import BadInput
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.latency import Bench, fill_latency, time_architectures
 from archsmith.evaluate.rank import order_units, rank_units
 from archsmith.evaluate.scores import score_blocks
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs import select as selection
 from archsmith.jobs.case import Case
-from archsmith.jobs.plan import Plan, costs_of, make_plan
+from archsmith.jobs.plan import costs_of
 from archsmith.jobs.select import Point, Terrain
 from archsmith.jobs.serving import artifact_records, judged_once, serve, time_all, variants
+from archsmith.jobs.verdict import whole_of
 from archsmith.model import Anatomy, examine, realise, reorder
 from archsmith.model.record import anatomy_from_json, anatomy_to_json
 from archsmith.report.plain import from_plain, to_plain
@@ -29,7 +29,6 @@ from archsmith.report.result import Variant
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture, Value
 from archsmith.study import RunDirectory
-from archsmith.tasks.answer import answers, calling, load_array, save_array
 
 # Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
@@ -60,6 +59,12 @@ class Work:
             self.progress.step(f"{name} steps", done, total)
 
         return tell
+
+    def record(self, name: str) -> Any:
+        """The record of a stage that has been done."""
+        if not self.run.finished(name):
+            raise ArchsmithError(f"stage {name} must have been recorded before it is read; run archsmith resume")
+        return self.run.stage(name, lambda folder: None)
 
     @property
     def spent(self) -> float:
@@ -95,7 +100,7 @@ def examine_model(work: Work) -> Anatomy:
     return anatomy
 
 
-def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
+def sort_units(work: Work, anatomy: Anatomy, measured: Sequence[Variant]) -> Teacher:
     """The original with the units of every axis sorted, most important first."""
     case = work.case
 
@@ -106,7 +111,8 @@ def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
     order = work.stage("rank", rank)
     rows = sorted(drawn_rows(case, 3, REPAIRED), key=lambda row: int(case.task.lengths("train")[row]))
     calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
-    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration)
+    lost = 100.0 - (whole_of(measured).quality or 0.0)
+    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, loss=lost)
 
 
 def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain:
@@ -146,7 +152,7 @@ def drawn_rows(case: Case, place: int, most: tuple[int, int]) -> list[int]:
 
 def served_best(case: Case, measured: Sequence[Variant]) -> Variant:
     """The fastest (runtime, precision) of the original that keeps its quality: what the search ships on."""
-    whole = next(v for v in measured if v.runtime == "pytorch" and v.precision == "fp32")
+    whole = whole_of(measured)
     allowed = min(1.0, max(0.2, (case.limit("drop") or 1.0) / 2))
     able = [v for v in measured if v.quality is not None and v.quality >= (whole.quality or 0.0) - allowed]
     if case.request.runtime != "all":
@@ -218,39 +224,3 @@ def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) 
     # int8 files are about a quarter as large; which precision ships is known only later.
     found = {"parameters": costs.parameters, "macs": costs.macs, "size": costs.weight_bytes / 4}
     return all(bound is None or found[metric] <= bound for metric, bound in bounds.items())
-
-
-def plan(work: Work, teacher: Teacher) -> Plan:
-    """What is left of the minutes as counts, printed."""
-
-    def make(folder: Path) -> JSON:
-        ship = work.run.seconds().get("original", 60.0)
-        return make_plan(work.case, teacher, work.spent, ship).to_json()
-
-    made = Plan(**work.stage("plan", make))
-    work.progress.plan(made.to_json())
-    return made
-
-
-def remember(work: Work, teacher: Teacher, made: Plan) -> Teacher:
-    """The teacher with its answers to the train rows (and made rows) that the plan has time for."""
-    if not made.trains:
-        return teacher
-    case = work.case
-    task: Any = case.task
-    if made.extra_rows:
-        task = task.extended(made.extra_rows, case.rng(6))
-    wrapped = task.wrap(teacher.model).eval()
-
-    def label(folder: Path) -> JSON:
-        began = time.perf_counter()
-        drawn = case.rng(9).permutation(task.size("train"))[: made.label_rows + made.extra_rows]
-        rows = [int(row) for row in np.sort(drawn)]
-        found = answers(calling(wrapped), task, "train", rows, progress=lambda n: work.counting("labels")(n, len(rows)))
-        outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
-        outputs[rows] = found
-        save_array(folder / "outputs.npy", outputs)
-        return {"rows": len(rows), "rows_per_second": len(rows) / (time.perf_counter() - began)}
-
-    work.stage("remember", label)
-    return replace(teacher, task=task, outputs=load_array(work.run.folder("remember") / "outputs.npy"))

@@ -37,7 +37,7 @@ def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
         best=final.best,
         ladder=ladder(final),
         front=front(work, final),
-        targets=outcomes(case, final.best, whole, {k: v for k, v in floors.items() if v is not None}),
+        targets=outcomes(case, final.best, whole, {k: v for k, v in floors.items() if v is not None}, final.holdout),
         architecture=dict(final.best.architecture),
         holdout=final.holdout,
         environment=observe(case.request.threads),
@@ -99,7 +99,7 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
 
 def floor_ms(work: Work) -> float | None:
     """The least latency of any architecture on the front, predicted."""
-    rows = work.run.stage("front", lambda _: None)
+    rows = work.record("front")
     points = [Point(Architecture.from_json(a), score, ms) for a, score, ms in rows]
     return min((point.ms for point in points), default=None)
 
@@ -107,11 +107,11 @@ def floor_ms(work: Work) -> float | None:
 def tell_story(work: Work, final: Final) -> Story:
     """All that the page shows beside the result."""
     run, case = work.run, work.case
-    anatomy = anatomy_from_json(run.stage("anatomy", lambda _: None)) if run.finished("anatomy") else None
+    anatomy = anatomy_from_json(work.record("anatomy")) if run.finished("anatomy") else None
     split = getattr(case.task, "split", None)
     return Story(
         title=f"{case.request.model.rstrip('/').rpartition('/')[2]} · {case.task.name}",
-        plan=run.stage("plan", lambda _: None) if run.finished("plan") else {},
+        plan=work.record("plan") if run.finished("plan") else {},
         widths=widths(anatomy, final.best) if anatomy else (),
         latency_points=latency_points(work, final),
         certificates=tuple(
@@ -142,7 +142,7 @@ def latency_points(work: Work, final: Final) -> tuple[LatencyPoint, ...]:
     """Predicted against measured, in the setting that the search was led by: the probes of the fit, and what ships."""
     if not work.run.finished("latency"):
         return ()
-    model = LatencyModel.from_json(work.run.stage("latency", lambda _: None))
+    model = LatencyModel.from_json(work.record("latency"))
     setting = (str(model.setting["runtime"]), str(model.setting["precision"]))
     found = [
         LatencyPoint(f"probe {number}", model.predict(probe.widths, probe.residual), probe.ms, *setting)

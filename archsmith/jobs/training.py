@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from archsmith.errors import ArchsmithError
-from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, validation_loss
+from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, drop_points, validation_loss
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, full_point, non_dominated, streams_of
@@ -33,11 +33,11 @@ GAIN = 0.4  # what is lost shrinks about as (time trained) ** -GAIN
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The architecture that ships, its trained module, and what it loses on validation (points below 100)."""
+    """The architecture that ships, its trained module, and how many points it is below the original."""
 
     architecture: Architecture
     module: nn.Module
-    loss: float
+    drop: float
     predicted_ms: float
 
 
@@ -162,21 +162,20 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     if not done:
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
-    whole = original_loss(work, teacher)
     if not plan.trains:
-        trial = best_trial(case, done, whole, 1.0)
+        trial = best_trial(case, done, teacher.loss, 1.0)
         return train_one(work, teacher, terrain, trial.proposal.architecture, "train", 0.0, plan)
     first_seconds, second_seconds = 0.62 * plan.final_seconds, 0.38 * plan.final_seconds
     if case.limit("latency") is not None:
         first_seconds, second_seconds = plan.final_seconds, 0.0
     shrink = (plan.trial_seconds / max(first_seconds, plan.trial_seconds)) ** GAIN
-    trial = best_trial(case, done, whole, shrink)
+    trial = best_trial(case, done, teacher.loss, shrink)
     chosen = train_one(work, teacher, terrain, trial.proposal.architecture, "train", first_seconds, plan)
     if second_seconds:
-        other = next_trial(case, done, trial, chosen.loss - whole)
+        other = next_trial(case, done, trial, chosen.drop)
         if other is not None:
             second = train_one(work, teacher, terrain, other.proposal.architecture, "train-again", second_seconds, plan)
-            chosen = better(case, whole, chosen, second)
+            chosen = better(case, chosen, second)
     return chosen
 
 
@@ -195,11 +194,13 @@ def train_one(
             steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
             effort = Effort(steps=steps, batch=BATCH, checks=plan.checks)
         small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
-        loss = validation_loss(case.task.wrap(small).eval(), case.task)
+        wrapped = case.task.wrap(small).eval()
+        loss = validation_loss(wrapped, case.task)
         save_file(state_of(small), folder / "weights.safetensors")
         return {
             "architecture": architecture.to_json(),
             "loss": loss,
+            "drop": drop_points(teacher, wrapped, loss),
             "steps": effort.steps,
             "checks": [list(pair) for pair in fitted.validated] if fitted else [],
         }
@@ -209,7 +210,7 @@ def train_one(
     kept = Architecture.from_json(record["architecture"])
     small = copy.deepcopy(realise(teacher.model, teacher.anatomy, kept))
     put_state(small, load_file(work.run.folder(name) / "weights.safetensors"))
-    return Chosen(kept, small.eval(), record["loss"], terrain.ms(kept))
+    return Chosen(kept, small.eval(), record["drop"], terrain.ms(kept))
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -228,14 +229,6 @@ def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def original_loss(work: Work, teacher: Teacher) -> float:
-    """Points that the original loses on validation, from the record of its stage."""
-    from archsmith.jobs.stages import original
-
-    whole = next(v for v in original(work) if v.runtime == "pytorch" and v.precision == "fp32")
-    return 100.0 - (whole.quality or 0.0)
-
-
 def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float) -> Trial:
     """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
 
@@ -252,7 +245,7 @@ def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float)
     if case.targets and drop is None and quality is None:
         return min(trials, key=lambda t: t.values["loss_points"])
     bound = drop if drop is not None else (100.0 - quality - whole if quality is not None else 1.0)
-    able = [t for t in trials if (t.values["loss_points"] - whole) * shrink <= bound]
+    able = [t for t in trials if t.values["drop_points"] * shrink <= bound]
     if not able:
         return min(trials, key=lambda t: t.values["loss_points"])
     return min(able, key=lambda t: t.values["latency_ms"])
@@ -269,11 +262,11 @@ def next_trial(case: Case, trials: Sequence[Trial], tried: Trial, drop: float) -
     return slower[0] if slower else None
 
 
-def better(case: Case, whole: float, first: Chosen, second: Chosen) -> Chosen:
+def better(case: Case, first: Chosen, second: Chosen) -> Chosen:
     """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
     limit = case.limit("drop")
     bound = limit if limit is not None else 1.0
-    able = [c for c in (first, second) if c.loss - whole <= bound]
+    able = [c for c in (first, second) if c.drop <= bound]
     if able:
         return min(able, key=lambda c: c.predicted_ms)
-    return min((first, second), key=lambda c: c.loss)
+    return min((first, second), key=lambda c: c.drop)

@@ -76,6 +76,13 @@ class Task(Protocol):
         """Break the seal of the holdout, once, for the last measurement. Reading it before that raises."""
         ...
 
+    def seen(self, known: np.ndarray, rng: np.random.Generator) -> Self | None:
+        """The same task with train rows in validation's place: as many, of like lengths, out of `known` (rows,) bool.
+
+        None where validation has a file of its own, which nobody has learnt from.
+        """
+        ...
+
     def extended(self, count: int, rng: np.random.Generator) -> Self:
         """The same task with `count` more train rows, in-domain and without labels: the original labels them."""
         ...

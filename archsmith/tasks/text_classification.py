@@ -78,6 +78,10 @@ class TextClassification(TextTask):
             raise BadInput(law, "one", tables["train"].source, "give more rows, or files for each part")
         return cls(parted, targets, known, metric)
 
+    def _take_examples(self, picked: np.ndarray) -> None:
+        """Their classes become those of validation."""
+        self._targets = {**self._targets, "validation": self._targets["train"][picked]}
+
     def targets(self, part: Part, rows: Sequence[int]) -> Tensor:
         """(rows,) int64 class numbers; -100 for rows that `extended` added."""
         self._check_seal(part)

@@ -260,7 +260,7 @@ def test_too_few_logits_are_refused(tmp_path: Path, tokenizer: Any) -> None:
 
 def test_recall_counts_the_nearer_bodies(tmp_path: Path, tokenizer: Any) -> None:
     task = build("embedding", tmp_path, tokenizer)
-    n = task.pairs("validation")
+    n = task.examples("validation")
     bodies = np.eye(n, dtype=np.float32)
     assert task.judge(np.concatenate([bodies, bodies]), "validation").tolist() == [0] * n
     shifted = np.roll(bodies, 1, axis=0) + 0.5 * bodies
