@@ -51,7 +51,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     ):
         work = Work(case, opened, Progress())
         measured = stages.original(work)
-        teacher = stages.sort_units(work, stages.examine_model(work), measured)
+        teacher = stages.sort_units(work, stages.examine_model(work))
         terrain = stages.survey(work, teacher, measured)
         points = stages.select(work, teacher, terrain)
         limit = terrain.ms({}) * SHARE

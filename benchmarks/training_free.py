@@ -51,7 +51,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
             print(error)
         record.say("seconds of optimize", work.spent, "s")
         measured = stages.original(work)
-        teacher = stages.sort_units(work, stages.examine_model(work), measured)
+        teacher = stages.sort_units(work, stages.examine_model(work))
         points = stages.select(work, teacher, stages.survey(work, teacher, measured))
         with torch.no_grad():
             whole = count(case.task.wrap(case.model), case.example()).macs

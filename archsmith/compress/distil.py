@@ -23,7 +23,7 @@ from torch.nn import functional
 from archsmith.cost.cpu import lacks_bf16
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.task import Task
-from archsmith.train import Fitted, Schedule, fit
+from archsmith.train import Fitted, Schedule, fit, twin, twins_for
 
 LONGEST_RELATION = 192  # tokens; relations cost the square of the length
 
@@ -98,20 +98,26 @@ def distil(
             if known:
                 yield known
 
-    def loss(rows: list[int]) -> Tensor:
-        wanted = torch.from_numpy(np.ascontiguousarray(outputs[rows]))
-        return task.divergence(small(**task.inputs("train", rows)), wanted)
+    def loss_of(module: nn.Module) -> Callable[[list[int]], Tensor]:
+        def loss(rows: list[int]) -> Tensor:
+            wanted = torch.from_numpy(np.ascontiguousarray(outputs[rows]))
+            return task.divergence(module(**task.inputs("train", rows)), wanted)
+
+        return loss
 
     small.requires_grad_(True)
+    alone = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in small.modules())
+    twins = [twin(small) for _ in range(0 if alone else twins_for(batch))]
     return fit(
         small,
         passes,
-        loss,
+        loss_of(small),
         replace(schedule, seed=seed, dropout=False, autocast=lacks_bf16() is None),
         validate=validate,
         checks=checks,
         checkpoint=checkpoint,
         progress=progress,
+        twins=[(each, loss_of(each)) for each in twins],
     )
 
 

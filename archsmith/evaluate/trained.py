@@ -16,7 +16,7 @@ from archsmith.compress.repair import exit_paths, repair
 from archsmith.evaluate.blocks import skipped
 from archsmith.model import Anatomy, realise
 from archsmith.space import Value
-from archsmith.tasks.answer import Call, answers, calling
+from archsmith.tasks.answer import answers, calling
 from archsmith.tasks.task import Task
 from archsmith.train import Fitted, Schedule
 from archsmith.trial import Proposal
@@ -30,8 +30,7 @@ class Teacher:
 
     `outputs` (train rows, outputs) float32, NaN where a row was not run; `hidden`: its hidden states on some rows, and
     None where distillation is global only; `calibration`: inputs that repair refits on, none where it is left out;
-    `loss`: points that the original loses on validation; `seen`: the task judged on train rows that the original and
-    every small network learn from, and what the original loses there.
+    `judged`: the original's records on validation, None where nothing is compared with it.
     """
 
     model: nn.Module
@@ -40,8 +39,7 @@ class Teacher:
     outputs: np.ndarray | None = None
     hidden: Hidden | None = None
     calibration: Sequence[Mapping[str, Tensor]] = ()
-    loss: float = 0.0
-    seen: tuple[Task, float] | None = None
+    judged: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -108,33 +106,22 @@ def develop(
 
 def validation_loss(wrapped: nn.Module, task: Task) -> float:
     """Points lost on the validation part: 100 - quality."""
-    return points_lost(calling(wrapped), task)
+    return 100.0 - task.quality(task.judge(answers(calling(wrapped), task, "validation"), "validation"))
 
 
-def points_lost(call: Call, task: Task) -> float:
-    """The same of anything that can be called."""
-    return 100.0 - task.quality(task.judge(answers(call, task, "validation"), "validation"))
-
-
-def drop_points(teacher: Teacher, wrapped: nn.Module, loss: float) -> float:
-    """Points below the original on data that is new to both, as far as can be told; `loss` is that on validation.
-
-    Validation that was split off the original's own training data flatters it: the original has learnt those rows and
-    the small network has not, so the drop there is too large. On train rows, which both have learnt, it is too small.
-    The mean of both stands in for the truth between them; with a validation of its own, that alone counts.
-    """
-    drop = loss - teacher.loss
-    if teacher.seen is None:
-        return drop
-    task, whole = teacher.seen
-    return (drop + validation_loss(wrapped, task) - whole) / 2
+def compare(teacher: Teacher, wrapped: nn.Module) -> tuple[float, float]:
+    """What a wrapped network loses on validation, and how much of it counts as below the original; in points."""
+    task = teacher.task
+    judged = task.judge(answers(calling(wrapped), task, "validation"), "validation")
+    loss = 100.0 - task.quality(judged)
+    return loss, loss if teacher.judged is None else task.drop(judged, teacher.judged)
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """The evaluator of architectures by what they reach after `effort`.
 
-    Values `loss_points` (on validation), `drop_points` (below the original, as `drop_points` tells) and `latency_ms`.
+    Values `loss_points` (on validation), `drop_points` (below the original, as the task tells) and `latency_ms`.
     """
 
     teacher: Teacher
@@ -145,9 +132,7 @@ class Trained:
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Develop one architecture and judge it."""
         small, _ = develop(self.teacher, proposal.architecture, self.effort, self.seed)
-        wrapped = self.teacher.task.wrap(small).eval()
-        loss = validation_loss(wrapped, self.teacher.task)
-        drop = drop_points(self.teacher, wrapped, loss)
+        loss, drop = compare(self.teacher, self.teacher.task.wrap(small).eval())
         return {"loss_points": loss, "drop_points": drop, "latency_ms": self.latency(proposal.architecture)}
 
 

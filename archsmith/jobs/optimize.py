@@ -112,7 +112,7 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         shipped = shipping.ship_original(work)
     else:
         anatomy = stages.examine_model(work)
-        teacher = stages.sort_units(work, anatomy, original)
+        teacher = stages.sort_units(work, anatomy)
         terrain = stages.survey(work, teacher, original)
         terrain, points = stages.calibrate(work, teacher, terrain, stages.select(work, teacher, terrain))
         plan = remember.plan(work, terrain)

@@ -21,7 +21,7 @@ from archsmith.train import Schedule
 LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front is then what repair alone gives
 BATCH = 64
 LABELLING, TRYING = 0.2, 0.2  # shares of the time left that ask the original, and that try architectures
-REAL, MADE = 0.6, 2  # share of the asked rows that are real where not all can be asked; made rows a real one at most
+REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
 
 
 @dataclass(frozen=True)

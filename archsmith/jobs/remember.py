@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from archsmith.cost import arrays
-from archsmith.evaluate.trained import Teacher, points_lost
+from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.plan import Plan, make_plan
 from archsmith.jobs.select import Terrain
 from archsmith.jobs.serving import reopened
@@ -45,9 +45,6 @@ def remember(work: Work, teacher: Teacher, terrain: Terrain, made: Plan) -> Teac
         task = task.extended(made.extra_rows, case.rng(6))
     drawn = case.rng(9).permutation(task.size("train"))[: made.label_rows + made.extra_rows]
     rows = [int(row) for row in np.sort(drawn)]
-    known = np.zeros(task.size("train"), dtype=bool)
-    known[rows] = True
-    seen = task.seen(known, case.rng(13))
 
     def label(folder: Path) -> JSON:
         began = time.perf_counter()
@@ -57,15 +54,13 @@ def remember(work: Work, teacher: Teacher, terrain: Terrain, made: Plan) -> Teac
         outputs[rows] = found
         save_array(folder / "outputs.npy", outputs)
         speed = len(rows) / (time.perf_counter() - began)
-        lost = None if seen is None else points_lost(call, seen)
-        return {"rows": len(rows), "rows_per_second": speed, "lost_on_seen": lost}
+        return {"rows": len(rows), "rows_per_second": speed}
 
-    record = work.stage("remember", label)
+    work.stage("remember", label)
     return replace(
         teacher,
         task=task,
         outputs=load_array(work.run.folder("remember") / "outputs.npy"),
-        seen=None if seen is None else (seen, record["lost_on_seen"]),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from archsmith.evaluate.trained import Teacher
@@ -33,11 +34,15 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Final:
-    """The last measurement: every variant on validation and in one timed run, what ships, and the holdout."""
+    """The last measurement: every variant on validation and in one timed run, what ships, and the ladder.
+
+    The rungs, from the original to what ships, have their quality on the holdout where there is one.
+    """
 
     originals: tuple[Variant, ...]
     smalls: tuple[Variant, ...]
     best: Variant
+    ladder: tuple[Variant, ...]
     holdout: Holdout | None
     predicted_ms: float | None = None
 
@@ -90,9 +95,16 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         paths = {each.name: f"model/{each.artifact.path.relative_to(work.run.folder('model'))}" for each in smalls}
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
         best = fastest_meeting(case, found, standard(shipped, found, originals))
-        holdout = open_holdout(work, wholes, next(each for each in smalls if each.name == best.name))
+        rungs, holdout = open_holdout(work, rungs_of(originals, found, best), [*wholes, *smalls])
         return to_plain(
-            {"originals": originals, "smalls": found, "best": best, "holdout": holdout, "ms": shipped.predicted_ms}
+            {
+                "originals": originals,
+                "smalls": found,
+                "best": best,
+                "ladder": rungs,
+                "holdout": holdout,
+                "ms": shipped.predicted_ms,
+            }
         )
 
     record = work.stage("final", measure)
@@ -100,6 +112,7 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         originals=_read(record["originals"]),
         smalls=_read(record["smalls"]),
         best=_read([record["best"]])[0],
+        ladder=_read(record["ladder"]),
         holdout=from_plain(Holdout, record["holdout"], "stage final") if record["holdout"] else None,
         predicted_ms=record["ms"],
     )
@@ -119,24 +132,59 @@ def loaded_back(work: Work, shipped: Shipped) -> nn.Module:
     return load_saved(folder) if (folder / "config.json").exists() else shipped.module
 
 
-def open_holdout(work: Work, wholes: Sequence[Served], best: Served) -> Holdout | None:
-    """Both on the holdout, once: the original in PyTorch, the small one as the file that ships."""
+RUNGS = ("original", "faster runtime", "lower precision", "smaller architecture", "all together")
+
+
+def rungs_of(originals: Sequence[Variant], smalls: Sequence[Variant], best: Variant) -> dict[str, Variant]:
+    """The ladder: original, faster runtime, lower precision, smaller architecture, all together, as far as there is."""
+
+    def fastest(rows: Sequence[Variant]) -> Variant | None:
+        return min(rows, key=lambda v: v.latency_ms or float("inf"), default=None)
+
+    found = (
+        whole_of(originals),
+        fastest([v for v in originals if v.precision == "fp32" and v.runtime != "pytorch"]),
+        fastest([v for v in originals if v.precision != "fp32"]),
+        whole_of(smalls),
+        best,
+    )
+    return {name: variant for name, variant in zip(RUNGS, found, strict=True) if variant is not None}
+
+
+def open_holdout(
+    work: Work, rungs: Mapping[str, Variant], served: Sequence[Served]
+) -> tuple[tuple[Variant, ...], Holdout | None]:
+    """The rungs by their names, on the holdout, once; and the last of them against the first, on the same rows.
+
+    Files in fp32 compute what their module computes, which their export checked: one of them is run for all.
+    """
     case = work.case
     if case.task.size("holdout") == 0:
-        return None
-    opening = getattr(case.task, "open_holdout", None)
-    if opening is not None:
-        opening()
-    whole = next(each for each in wholes if each.artifact.runtime == "pytorch" and each.artifact.precision == "fp32")
-    first, second = judge(case, whole, "holdout"), judge(case, best, "holdout")
-    interval = paired_interval(first, second, case.rng(10), case.task.quality)
-    return Holdout(
+        return tuple(replace(v, name=name) for name, v in rungs.items()), None
+    case.task.open_holdout()
+    files = {each.name: each for each in served}
+    judged: dict[str, np.ndarray] = {}
+
+    def found(variant: Variant) -> np.ndarray:
+        whole = not variant.architecture and variant.path is None
+        key = f"fp32 of the {'original' if whole else 'small one'}" if variant.precision == "fp32" else variant.name
+        if key not in judged:
+            judged[key] = judge(case, files[variant.name], "holdout")
+        return judged[key]
+
+    ladder = [
+        replace(v, name=name, quality=case.task.quality(found(v)), measured_on="holdout") for name, v in rungs.items()
+    ]
+    first, last = found(rungs["original"]), found(rungs["all together"])
+    interval = paired_interval(first, last, case.rng(10), case.task.quality)
+    holdout = Holdout(
         n=interval.examples,
         original=case.task.quality(first),
-        best=case.task.quality(second),
+        best=case.task.quality(last),
         difference=interval.difference,
         interval=(interval.low, interval.high),
     )
+    return tuple(ladder), holdout
 
 
 def _read(rows: Sequence[JSON]) -> tuple[Variant, ...]:

@@ -29,6 +29,7 @@ from archsmith.report.result import Variant
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture, Value
 from archsmith.study import RunDirectory
+from archsmith.tasks.answer import load_array, save_array
 
 # Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
@@ -46,8 +47,9 @@ class Work:
 
     def stage(self, name: str, work: Callable[[Path], JSON]) -> Any:
         """The record of a stage, done now if it has not been; one line when it begins."""
-        if not self.run.finished(name):
-            self.progress.step(name, 0, 1)
+        if self.run.finished(name):
+            return self.run.stage(name, work)
+        self.progress.step(name, 0, 1)
         result = self.run.stage(name, work)
         self.progress.step(name, 1, 1)
         return result
@@ -80,7 +82,9 @@ def original(work: Work) -> list[Variant]:
         wrapped = case.task.wrap(case.model).eval()
         served = serve(case, wrapped, folder, "original", work.progress.say)
         times = time_all(case, served, case.example(), 12.0)
-        found = variants(case, wrapped, served, times, judged_once(case, served, times), "validation")
+        judged = judged_once(case, served, times)
+        save_array(folder / "judged.npy", next(judged[s.name] for s in served if s.artifact.precision == "fp32"))
+        found = variants(case, wrapped, served, times, judged, "validation")
         return {"variants": to_plain(found), "files": artifact_records(served, folder)}
 
     return [from_plain(Variant, row, "stage original") for row in work.stage("original", measure)["variants"]]
@@ -100,7 +104,7 @@ def examine_model(work: Work) -> Anatomy:
     return anatomy
 
 
-def sort_units(work: Work, anatomy: Anatomy, measured: Sequence[Variant]) -> Teacher:
+def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
     """The original with the units of every axis sorted, most important first."""
     case = work.case
 
@@ -111,8 +115,8 @@ def sort_units(work: Work, anatomy: Anatomy, measured: Sequence[Variant]) -> Tea
     order = work.stage("rank", rank)
     rows = sorted(drawn_rows(case, 3, REPAIRED), key=lambda row: int(case.task.lengths("train")[row]))
     calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
-    lost = 100.0 - (whole_of(measured).quality or 0.0)
-    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, loss=lost)
+    judged = load_array(work.run.folder("original") / "judged.npy")
+    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, judged=judged)
 
 
 def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain:

@@ -12,7 +12,7 @@ from archsmith.evaluate.blocks import skipped
 from archsmith.jobs.select import Point
 from archsmith.jobs.shipping import Final
 from archsmith.jobs.stages import Work
-from archsmith.jobs.verdict import outcomes, whole_of
+from archsmith.jobs.verdict import outcomes
 from archsmith.model.anatomy import Anatomy
 from archsmith.model.record import anatomy_from_json
 from archsmith.report.environment import observe
@@ -28,17 +28,17 @@ from archsmith.study import Store
 def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
     """Write the result, the story and the page, and return the result."""
     case, run = work.case, work.run
-    whole = whole_of(final.originals)
+    whole, best = final.ladder[0], final.ladder[-1]
     floors = {"latency": floor_ms(work)} if run.finished("front") else {}
     result = Result(
         task=case.task.name,
         metric=case.task.metric,
         original=whole,
-        best=final.best,
-        ladder=ladder(final),
+        best=best,
+        ladder=final.ladder,
         front=front(work, final),
-        targets=outcomes(case, final.best, whole, {k: v for k, v in floors.items() if v is not None}, final.holdout),
-        architecture=dict(final.best.architecture),
+        targets=outcomes(case, best, whole, {k: v for k, v in floors.items() if v is not None}),
+        architecture=dict(best.architecture),
         holdout=final.holdout,
         environment=observe(case.request.threads),
         seconds=run.seconds(),
@@ -49,26 +49,6 @@ def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
     write_page(result, story, run.path)
     write_picture(result, story.title, run.path)
     return result
-
-
-def ladder(final: Final) -> tuple[Variant, ...]:
-    """Original, faster runtime, lower precision, smaller architecture, all together; each rung as it was measured."""
-
-    def fastest(rows: Sequence[Variant]) -> Variant | None:
-        return min(rows, key=lambda v: v.latency_ms or float("inf"), default=None)
-
-    whole = whole_of(final.originals)
-    runtime = fastest([v for v in final.originals if v.precision == "fp32" and v.runtime != "pytorch"])
-    lower = fastest([v for v in final.originals if v.precision != "fp32"])
-    smaller = next((v for v in final.smalls if v.runtime == "pytorch" and v.precision == "fp32"), None)
-    rungs = [
-        ("original", whole),
-        ("faster runtime", runtime),
-        ("lower precision", lower),
-        ("smaller architecture", smaller),
-        ("all together", final.best),
-    ]
-    return tuple(replace(v, name=name) for name, v in rungs if v is not None)
 
 
 def front(work: Work, final: Final) -> tuple[Variant, ...]:

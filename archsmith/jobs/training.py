@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from archsmith.errors import ArchsmithError
-from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, drop_points, validation_loss
+from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, full_point, non_dominated, streams_of
@@ -24,11 +24,13 @@ from archsmith.space import JSON, Architecture, Value
 from archsmith.study import run as run_study
 from archsmith.trial import Proposal, Trial
 
-LEVELS = (0.25, 0.15, 0.1, 0.4)  # shares of the original's latency that are tried before training, in this order
+# Shares of the original's latency that are tried before training, in this order, and whether as a uniform shape.
+LEVELS = ((0.25, False), (0.4, False), (0.15, False), (0.25, True), (0.32, False), (0.15, True))
 FREE_LEVELS = (0.6, 0.4, 0.75, 0.28)  # the same where nothing is trained
 FREE = 4  # points that are repaired and judged where nothing is trained
 SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
-GAIN = 0.4  # what is lost shrinks about as (time trained) ** -GAIN
+FIRST = 0.62  # of the seconds of training: the first choice's share, if another may follow
+GAIN = 0.3  # what is lost shrinks about as (time trained) ** -GAIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +117,12 @@ def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int,
         wider = [at_most(row, limit * 0.9) for row in streams]
         found = [p for p in (*within, *wider) if p is not None] or [min(points, key=lambda p: p.ms)]
     else:
-        levels = [whole * level for level in (LEVELS if training else FREE_LEVELS)]
-        picks = [at_most(streams[0], ms) for ms in levels]
-        if training:
-            # Block scores say what a cut costs before training; deep cuts are learnt again, and there plain shapes do
-            # as well as any: the most telling layers, all alike.
-            picks = [p for ms in levels for p in (uniform(terrain, ms), at_most(streams[0], ms))]
+        # Block scores say what a cut costs before training; deep cuts are learnt again, and there plain shapes do as
+        # well as any: the most telling layers, all alike.
+        levels = LEVELS if training else tuple((level, False) for level in FREE_LEVELS)
+        picks = [
+            uniform(terrain, whole * level) if alike else at_most(streams[0], whole * level) for level, alike in levels
+        ]
         found = [p for p in picks if p is not None] or non_dominated(points)
     unique = list({p.architecture: p for p in found}.values())
     return unique[:most]
@@ -163,20 +165,19 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
     if not plan.trains:
-        trial = best_trial(case, done, teacher.loss, 1.0)
+        trial = best_trial(case, done, lost_by_original(teacher), 1.0)
         return train_one(work, teacher, terrain, trial.proposal.architecture, "train", 0.0, plan)
-    first_seconds, second_seconds = 0.62 * plan.final_seconds, 0.38 * plan.final_seconds
+    first_seconds, second_seconds = FIRST * plan.final_seconds, (1 - FIRST) * plan.final_seconds
     if case.limit("latency") is not None:
         first_seconds, second_seconds = plan.final_seconds, 0.0
     shrink = (plan.trial_seconds / max(first_seconds, plan.trial_seconds)) ** GAIN
-    trial = best_trial(case, done, teacher.loss, shrink)
+    trial = best_trial(case, done, lost_by_original(teacher), shrink)
     chosen = train_one(work, teacher, terrain, trial.proposal.architecture, "train", first_seconds, plan)
-    if second_seconds:
-        other = next_trial(case, done, trial, chosen.drop)
-        if other is not None:
-            second = train_one(work, teacher, terrain, other.proposal.architecture, "train-again", second_seconds, plan)
-            chosen = better(case, chosen, second)
-    return chosen
+    other = next_trial(case, done, trial, chosen.drop) if second_seconds else None
+    if other is None:
+        return chosen
+    second = train_one(work, teacher, terrain, other.proposal.architecture, "train-again", second_seconds, plan)
+    return better(case, chosen, second)
 
 
 def train_one(
@@ -194,13 +195,12 @@ def train_one(
             steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
             effort = Effort(steps=steps, batch=BATCH, checks=plan.checks)
         small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
-        wrapped = case.task.wrap(small).eval()
-        loss = validation_loss(wrapped, case.task)
+        loss, drop = compare(teacher, case.task.wrap(small).eval())
         save_file(state_of(small), folder / "weights.safetensors")
         return {
             "architecture": architecture.to_json(),
             "loss": loss,
-            "drop": drop_points(teacher, wrapped, loss),
+            "drop": drop,
             "steps": effort.steps,
             "checks": [list(pair) for pair in fitted.validated] if fitted else [],
         }
@@ -229,6 +229,11 @@ def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
             own[name].copy_(tensor)
 
 
+def lost_by_original(teacher: Teacher) -> float:
+    """Points that the original loses on validation."""
+    return 0.0 if teacher.judged is None else 100.0 - teacher.task.quality(teacher.judged)
+
+
 def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float) -> Trial:
     """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
 
@@ -252,14 +257,19 @@ def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float)
 
 
 def next_trial(case: Case, trials: Sequence[Trial], tried: Trial, drop: float) -> Trial | None:
-    """The neighbour on the front to spend the rest on: a faster one if the bound holds, else a better one."""
-    bound = case.limit("drop") if case.limit("drop") is not None else 1.0
-    ladder = sorted(trials, key=lambda t: t.values["latency_ms"])
-    at = ladder.index(tried)
-    if drop <= (bound or 0.0):
-        return ladder[at - 1] if at > 0 else None
-    slower = [t for t in ladder[at + 1 :] if t.values["loss_points"] < tried.values["loss_points"]]
-    return slower[0] if slower else None
+    """What to spend the rest on: the next better trial where the bound is missed, else the fastest that may keep it.
+
+    What the tried one gained by its long training the others are taken to gain too. None where nothing is worth it.
+    """
+    limit = case.limit("drop")
+    bound = 1.0 if limit is None else limit
+    at, lost = tried.values["latency_ms"], max(tried.values["drop_points"], 1e-6)
+    if drop > bound:
+        better = [t for t in trials if t.values["drop_points"] < tried.values["drop_points"]]
+        slower = [t for t in better if t.values["latency_ms"] > at]
+        return min(slower, key=lambda t: t.values["latency_ms"], default=None)
+    faster = [t for t in trials if t.values["latency_ms"] < at and t.values["drop_points"] * drop / lost <= bound]
+    return min(faster, key=lambda t: t.values["latency_ms"], default=None)
 
 
 def better(case: Case, first: Chosen, second: Chosen) -> Chosen:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from archsmith.jobs.case import Case
 from archsmith.jobs.target import Target
-from archsmith.report.result import Holdout, Outcome, Result, Variant
+from archsmith.report.result import Outcome, Result, Variant
 
 COSTS = ("latency", "size", "memory", "parameters", "macs")
 NEAR = 1.03  # a latency this close to its bound is met: two measurements of one file differ by as much
@@ -67,12 +66,8 @@ def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> 
     return min(able, key=lambda v: v.latency_ms or float("inf"))
 
 
-def outcomes(
-    case: Case, best: Variant, whole: Variant, floors: dict[str, float], holdout: Holdout | None = None
-) -> tuple[Outcome, ...]:
-    """Each target with what was measured, in the user's unit; quality on the holdout where there is one."""
-    if holdout is not None:
-        best, whole = replace(best, quality=holdout.best), replace(whole, quality=holdout.original)
+def outcomes(case: Case, best: Variant, whole: Variant, floors: dict[str, float]) -> tuple[Outcome, ...]:
+    """Each target with what was measured, in the user's unit."""
     found = []
     for target in case.targets:
         value = value_of(target, best, whole)

@@ -82,12 +82,9 @@ class SentenceEmbedding(TextTask):
             texts[part] = take_columns(Table(f"{part} pairs", columns), ("a", "b"))
         return cls(_divide_pairs(texts, tokenizer, max_length, rng, None), metric, pooling)
 
-    def examples(self, part: Part) -> int:
+    def pairs(self, part: Part) -> int:
         """Pairs in a part, without the rows that `extended` added."""
-        return super().examples(part) // 2
-
-    def _take_examples(self, picked: np.ndarray) -> None:
-        """Pairs are texts alone."""
+        return (self.size(part) - (self.extra_rows if part == "train" else 0)) // 2
 
     def targets(self, part: Part, rows: Sequence[int]) -> None:
         """None: the original model teaches."""
@@ -123,7 +120,7 @@ class SentenceEmbedding(TextTask):
         Rows that `extended` added are left out. A pair with a number that is not finite is never found.
         """
         self._check_seal(part)
-        n = self.examples(part)
+        n = self.pairs(part)
         if outputs.ndim != 2 or len(outputs) != self.size(part):
             law = f"the model must give one embedding for each of {self.size(part)} texts"
             raise BadInput(law, f"shape {outputs.shape}", part, "check the model's output")

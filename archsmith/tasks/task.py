@@ -76,11 +76,8 @@ class Task(Protocol):
         """Break the seal of the holdout, once, for the last measurement. Reading it before that raises."""
         ...
 
-    def seen(self, known: np.ndarray, rng: np.random.Generator) -> Self | None:
-        """The same task with train rows in validation's place: as many, of like lengths, out of `known` (rows,) bool.
-
-        None where validation has a file of its own, which nobody has learnt from.
-        """
+    def drop(self, judged: np.ndarray, original: np.ndarray) -> float:
+        """Points that a network is below the original, from both records on validation; on new data if it can."""
         ...
 
     def extended(self, count: int, rng: np.random.Generator) -> Self:

@@ -98,31 +98,13 @@ class TextTask(ABC):
         names = ["input_ids", "attention_mask"] + (["token_type_ids"] if self.typed else [])
         return {name: {0: "batch", 1: "length"} for name in names}
 
-    def examples(self, part: Part) -> int:
-        """Examples in a part, without rows that `extended` added; an example may have several rows."""
-        return self.size(part) - (self.extra_rows if part == "train" else 0)
-
-    def seen(self, known: np.ndarray, rng: np.random.Generator) -> Self | None:
-        """The same task with train rows in validation's place: as many, of like lengths, out of `known` (rows,) bool.
-
-        None where validation has a file of its own, which nobody has learnt from, or where nothing is known.
-        """
-        n = self.examples("train")
-        known_CN = known[: len(known) - self.extra_rows].reshape(-1, n)
-        able = np.flatnonzero(known_CN.all(axis=0))
-        if "validation" not in self.split.split_off or not len(able):
-            return None
-        wanted = self.lengths("validation")[: self.examples("validation")]
-        picked = able[alike(self.lengths("train")[able], wanted, rng)]
-        rows = (picked + n * np.arange(len(known_CN))[:, None]).ravel()
-        same = copy.copy(self)
-        same.parts = {**self.parts, "validation": self.parts["train"].take(rows)}
-        same._take_examples(picked)
-        return same
-
     @abstractmethod
-    def _take_examples(self, picked: np.ndarray) -> None:
-        """What `seen` must change beside the texts: these train examples are validation now."""
+    def quality(self, judged: np.ndarray, rows: np.ndarray | None = None) -> float:
+        """Points from judged records."""
+
+    def drop(self, judged: np.ndarray, original: np.ndarray) -> float:
+        """Points that a network is below the original, from the records of both on validation."""
+        return self.quality(original) - self.quality(judged)
 
     def extended(self, count: int, rng: np.random.Generator) -> Self:
         """The same task with `count` more train rows, made from its train texts, for the original to label.
@@ -140,20 +122,6 @@ class TextTask(ABC):
         """Train rows without those that `extended` added."""
         train = self.parts["train"]
         return train.take(np.arange(len(train) - self.extra_rows))
-
-
-def alike(lengths: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each wanted length (w,) an index into `lengths` (n,) of that length or the next longer, drawn at random.
-
-    >>> alike(np.array([3, 9, 5]), np.array([9, 4]), np.random.default_rng(0)).tolist()
-    [1, 2]
-    """
-    order = rng.permutation(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
-    found = lengths[order]
-    nearest = found[np.minimum(np.searchsorted(found, wanted), len(found) - 1)]
-    first, last = np.searchsorted(found, nearest, "left"), np.searchsorted(found, nearest, "right")
-    return np.asarray(order[first + (rng.random(len(wanted)) * (last - first)).astype(np.int64)])
 
 
 class Wrapped(nn.Module):

@@ -1,5 +1,6 @@
 """The one training loop. Everything that trains calls it."""
 
 from archsmith.train.fit import Fitted, Schedule, fit
+from archsmith.train.twins import twin, twins_for
 
-__all__ = ["Fitted", "Schedule", "fit"]
+__all__ = ["Fitted", "Schedule", "fit", "twin", "twins_for"]

@@ -10,7 +10,7 @@ of the step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.errors import ArchsmithError
+from archsmith.train.twins import Crew
 
 Rows = list[int]
 SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows of a batch are updated
@@ -74,6 +75,7 @@ def fit(
     checks: int = 0,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    twins: Sequence[tuple[nn.Module, Callable[[Rows], Tensor]]] = (),
 ) -> Fitted:
     """Train the module in place, and leave it in eval mode. Parameters that ask for no gradient stay as they are.
 
@@ -82,11 +84,14 @@ def fit(
         loss: rows -> mean loss, a scalar that depends on the module.
         validate: a value to minimise; with it and `checks` > 0 the module ends at its best check, not its last.
         checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
+        twins: what `twin` made of the module, each with its own `loss`: they take a share of each batch, in threads.
+            Not for modules that draw dropout or have norms over batches.
 
     Raises:
         ArchsmithError: the loss or its gradient is not finite many times in a row.
     """
     optimisers, restore = _optimisers(module, schedule)
+    crew = Crew(module, loss, twins)
     state = _State(optimisers)
     best: tuple[float, dict[str, Tensor]] | None = None
     if checkpoint is not None and checkpoint.exists():
@@ -95,8 +100,10 @@ def fit(
     save_every = max(50, schedule.steps // 20)
     try:
         learn(module, schedule.dropout)
+        for other, _ in twins:
+            _follow(other, module)
         for rows in _stream(passes, state.step, schedule.steps):
-            _step(module, loss, rows, schedule, state)
+            _step(crew, rows, schedule, state)
             if every and validate and (state.step % every == 0 or state.step == schedule.steps):
                 module.eval()
                 value = validate()
@@ -109,6 +116,7 @@ def fit(
             if progress:
                 progress(state.step)
     finally:
+        crew.close()
         restore()
         module.eval()
         module.zero_grad(set_to_none=True)
@@ -163,19 +171,23 @@ class _State:
         return best
 
 
-def _step(module: nn.Module, loss: Callable[[Rows], Tensor], rows: Rows, schedule: Schedule, state: _State) -> None:
-    device = next(module.parameters()).device.type
+def _follow(twin: nn.Module, module: nn.Module) -> None:
+    """Put a twin into the mode of its module."""
+    for its, own in zip(twin.modules(), module.modules(), strict=True):
+        its.training = own.training
+        if isinstance(own, nn.Embedding) and isinstance(its, nn.Embedding):
+            its.sparse = own.sparse
+
+
+def _step(crew: Crew, rows: Rows, schedule: Schedule, state: _State) -> None:
     for optimiser in state.optimisers:
-        optimiser.zero_grad(set_to_none=True)
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)
     with torch.random.fork_rng(devices=[]):
         # Dropout draws from torch's global generator: what it draws is the step's own, and the generator is put back.
         torch.default_generator.manual_seed(int(np.random.default_rng([schedule.seed, state.step]).integers(2**62)))
-        with torch.autocast(device, torch.bfloat16, enabled=schedule.autocast):
-            value = loss(rows)
-    lost = float(value.detach())
-    if math.isfinite(lost) and _descend(module, value, schedule.clip, state.optimisers):
+        lost = crew.gradient(rows, schedule.autocast)
+    if math.isfinite(lost) and _descend(crew.module, schedule.clip, state.optimisers):
         state.losses.append(lost)
         state.in_a_row = 0
     else:
@@ -190,9 +202,8 @@ def _step(module: nn.Module, loss: Callable[[Rows], Tensor], rows: Rows, schedul
     state.step += 1
 
 
-def _descend(module: nn.Module, value: Tensor, clip: float, optimisers: list[torch.optim.Optimizer]) -> bool:
+def _descend(module: nn.Module, clip: float, optimisers: list[torch.optim.Optimizer]) -> bool:
     """One step down the gradient; False where that is not finite and nothing was changed."""
-    value.backward()  # type: ignore[no-untyped-call]
     for optimiser in optimisers:
         if isinstance(optimiser, torch.optim.SparseAdam):
             _make_sparse(optimiser)

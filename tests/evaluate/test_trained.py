@@ -284,4 +284,8 @@ def test_the_evaluator_gives_points_lost_and_milliseconds(teacher: Teacher) -> N
     proposal = Proposal(whole)
     found = Trained(teacher, Effort(), 0, lambda architecture: 2.5)(proposal, np.random.default_rng(0))
     own = validation_loss(teacher.task.wrap(copy.deepcopy(teacher.model)).eval(), teacher.task)
-    assert found == {"loss_points": pytest.approx(own), "latency_ms": 2.5}
+    assert found == {
+        "loss_points": pytest.approx(own),
+        "drop_points": pytest.approx(own),
+        "latency_ms": 2.5,
+    }

@@ -57,7 +57,6 @@ def done(kind_bert: Path, texts: dict[str, Path], tmp_path_factory: pytest.TempP
     return out
 
 
-@pytest.mark.slow
 def test_a_run_trains_and_ships_a_smaller_network(done: Path) -> None:
     result = read_result(done)
     assert result.best.parameters < result.original.parameters
@@ -72,7 +71,6 @@ def test_a_run_trains_and_ships_a_smaller_network(done: Path) -> None:
     assert "<svg" in (done / "ladder.svg").read_text() and (done / "report.html").stat().st_size > 100_000
 
 
-@pytest.mark.slow
 def test_what_ships_loads_with_transformers_alone(done: Path) -> None:
     code = (
         "import sys; sys.modules['archsmith'] = None\n"
@@ -85,7 +83,6 @@ def test_what_ships_loads_with_transformers_alone(done: Path) -> None:
     assert found.stdout.strip() == "1", found.stderr[-2000:]
 
 
-@pytest.mark.slow
 def test_resuming_a_finished_run_does_nothing_again(done: Path) -> None:
     records = {path.name: path.stat().st_mtime_ns for path in (done / "stages").iterdir()}
     first = (done / "result.json").read_text()
