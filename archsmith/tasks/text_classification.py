@@ -20,7 +20,6 @@ from archsmith.tasks.task import Part
 from archsmith.tasks.text import TextTask, Wrapped
 
 RIGHT = 0.4  # on new rows: how much oftener the original is right than a small network that disagrees with it
-TEMPERATURE = 3.0  # of the divergence
 UNLABELLED = -100  # what torch's cross entropy passes over
 
 
@@ -98,14 +97,10 @@ class TextClassification(TextTask):
         return total / (targets != UNLABELLED).sum().clamp(min=1)
 
     def divergence(self, outputs: Tensor, original: Tensor) -> Tensor:
-        """Mean Kullback-Leibler divergence KL(original || outputs) of the classes, in nats.
-
-        At a temperature above 1, so that also how sure the original is of plain cases teaches, and multiplied by its
-        square (Hinton et al. 2015, section 2.1).
-        """
-        log_p = functional.log_softmax(original.float() / TEMPERATURE, dim=-1)
-        log_q = functional.log_softmax(outputs.float() / TEMPERATURE, dim=-1)
-        return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * TEMPERATURE**2
+        """Mean Kullback-Leibler divergence KL(original || outputs) of the classes at temperature 1, in nats."""
+        log_p = functional.log_softmax(original.float(), dim=-1)
+        log_q = functional.log_softmax(outputs.float(), dim=-1)
+        return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
     def judge(self, outputs: np.ndarray, part: Part) -> np.ndarray:
         """Logits (rows, classes) -> (rows, 2) int64: true class, predicted class (-1 where a logit is not finite).
