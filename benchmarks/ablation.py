@@ -30,7 +30,8 @@ from archsmith.study import RunDirectory
 from archsmith.tasks.answer import answers, calling
 
 SHARE = 0.2  # of the original's latency on the same runtime
-ROWS = 12_000  # that the original labels, for every row of the table alike
+ROWS = 20_000  # that the original answers, for every row of the table alike
+REAL = 0.2  # share of them that is real, the rest made of them
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
@@ -71,9 +72,27 @@ def run(record: Record, options: argparse.Namespace) -> None:
         }
         for name, find in free.items():
             record.say(f"training-free: {name}", 100 - find(), "points")
-        taught = with_answers(teacher, case.rng(22))
-        for name, quality in trained(taught, case, exact.architecture, plain.architecture, options.seconds).items():
+        taught = with_answers(teacher, case.rng(22), REAL)
+        bare = replace(taught, calibration=())
+        real = with_answers(teacher, case.rng(22), 1.0)
+        # name -> who teaches what, and the share of the steps that is local
+        ways: dict[str, tuple[Teacher, Architecture, float]] = {
+            "exact selection, repair, global": (taught, exact.architecture, 0.0),
+            "local for three tenths, then global": (taught, exact.architecture, 0.3),
+            "no repair": (bare, exact.architecture, 0.0),
+            "random ranking": (replace(taught, model=shuffled.model), exact.architecture, 0.0),
+            "uniform cut": (taught, plain.architecture, 0.0),
+            "random architecture": (taught, chance, 0.0),
+            "real rows alone": (real, exact.architecture, 0.0),
+        }
+        pace = measure_pace(case, taught, [dict(exact.architecture), dict(plain.architecture)])
+        for name, (who, architecture, local) in ways.items():
+            steps = pace.steps(options.seconds, costs_of(case, who, architecture).macs)
+            first = int(local * steps)
+            began = time.perf_counter()
+            quality = 100 - loss(who, architecture, Effort(first, steps - first, BATCH), request.seed)
             record.say(f"{options.seconds:g} s of training: {name}", quality, "points")
+            print(f"  ({steps} steps, {time.perf_counter() - began:.0f} s)")
         for variant in measured:
             record.say(f"precision: original on {variant.runtime} {variant.precision}", variant.quality, "points")
             record.say(f"latency: original on {variant.runtime} {variant.precision}", variant.latency_ms, "ms")
@@ -85,43 +104,20 @@ def loss(teacher: Teacher, architecture: Mapping[str, Value], effort: Effort, se
     return validation_loss(teacher.task.wrap(small).eval(), teacher.task)
 
 
-def with_answers(teacher: Teacher, rng: np.random.Generator) -> Teacher:
-    """The teacher with its answers to ROWS train rows, and its hidden states on a twelfth of them."""
-    task = teacher.task
+def with_answers(teacher: Teacher, rng: np.random.Generator, real: float) -> Teacher:
+    """The teacher with its answers to ROWS rows, this share of them real, and its hidden states on a twelfth."""
+    kept = int(real * ROWS)
+    task = teacher.task.extended(ROWS - kept, rng) if kept < ROWS else teacher.task
     wrapped = task.wrap(teacher.model).eval()
-    rows = [int(row) for row in np.sort(rng.permutation(task.size("train"))[:ROWS])]
+    size = teacher.task.size("train")
+    rows = [int(row) for row in np.sort(rng.permutation(size)[:kept])] + list(range(size, task.size("train")))
     found = answers(calling(wrapped), task, "train", rows)
     outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
     outputs[rows] = found
     layers = {path: teacher.model.get_submodule(path) for path in layer_paths(teacher.anatomy)}
-    batches = [rows[begin : begin + BATCH] for begin in range(0, ROWS // 12, BATCH)]
-    return replace(teacher, outputs=outputs, hidden=remember_hidden(wrapped, task, layers, batches))
-
-
-def trained(
-    teacher: Teacher, case: object, exact: Architecture, plain: Architecture, seconds: float
-) -> dict[str, float]:
-    """Quality after the same seconds of training, by what is done in them."""
-    pace = measure_pace(case, teacher, [dict(exact), dict(plain)])  # type: ignore[arg-type]
-
-    def effort(architecture: Architecture, local: float) -> Effort:
-        macs = costs_of(case, teacher, architecture).macs  # type: ignore[arg-type]
-        steps = pace.steps(seconds, macs)
-        return Effort(local_steps=int(local * steps), steps=steps - int(local * steps), batch=BATCH)
-
-    bare = replace(teacher, calibration=())
-    ways = {
-        "exact, repair and global": (teacher, exact, 0.0),
-        "exact, repair, local then global": (teacher, exact, 0.3),
-        "exact, global alone": (bare, exact, 0.0),
-        "uniform, repair and global": (teacher, plain, 0.0),
-    }
-    found = {}
-    for name, (who, architecture, local) in ways.items():
-        began = time.perf_counter()
-        found[name] = 100 - loss(who, architecture, effort(architecture, local), 0)
-        print(f"  ({name}: {time.perf_counter() - began:.0f} s)")
-    return found
+    some = [int(row) for row in rng.permutation(rows)[: ROWS // 12]]
+    batches = [some[begin : begin + BATCH] for begin in range(0, len(some), BATCH)]
+    return replace(teacher, task=task, outputs=outputs, hidden=remember_hidden(wrapped, task, layers, batches))
 
 
 def random_point(terrain: Terrain, ms: float, rng: np.random.Generator) -> Architecture:
