@@ -21,6 +21,7 @@ from archsmith.train import Schedule
 LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front is then what repair alone gives
 BATCH = 64
 LABELLING, TRYING = 0.2, 0.2  # shares of the time left that ask the original, and that try architectures
+TRIAL_SECONDS, MOST_TRIALS = 25, 32
 REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
 
 
@@ -65,7 +66,7 @@ def make_plan(case: Case, call: Call, spent: float, ship_seconds: float) -> Plan
         return Plan(0, 0, 0, 0.0, 0.0, 0)  # fewer answers than a batch teach nothing
     extra = int(min(MADE * rows, asked - label_rows))
     left -= (label_rows + extra) * a_row
-    trials = int(np.clip(TRYING * left / 20, 2, 6))
+    trials = int(np.clip(TRYING * left / TRIAL_SECONDS, 2, MOST_TRIALS))
     return Plan(label_rows, extra, trials, TRYING * left / trials, (1 - TRYING) * left, 8)
 
 

@@ -44,16 +44,21 @@ class Chosen:
 
 
 def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> list[Trial]:
-    """Trials of architectures along the fronts: repaired, and trained for a short while where there is time."""
+    """Trials of architectures: repaired, and trained for a short while where there is time.
+
+    First points of the fronts and plain shapes; where there is time for more, evolution goes on from what they reached.
+    """
     case = work.case
     pace = find_pace(work, teacher, points, plan)
     starts = candidates(case, terrain, points, plan.trials if plan.trains else FREE, plan.trains)
     evaluator = Timed(teacher, pace, plan, case, terrain)
     trials = run_study(
         terrain.space,
-        regularised_evolution(("loss_points", "latency_ms"), start=[p.architecture for p in starts]),
+        regularised_evolution(
+            ("loss_points", "latency_ms"), population=len(starts), sample=3, start=[p.architecture for p in starts]
+        ),
         evaluator,
-        trials=len(starts),
+        trials=max(plan.trials, len(starts)) if plan.trains else len(starts),
         store=work.run.path / "study.db",
         seed=case.request.seed,
         objectives=("loss_points", "latency_ms"),
