@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from archsmith.train import Fitted, Schedule
 from archsmith.trial import Proposal
 
 Architecture = Mapping[str, Value]
+RATE_PER_POINT, RATES = 3e-5, (3e-5, 5e-4)  # learning rate for each point that a cut has cost, and its bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,29 @@ class Effort:
     checks: int = 0
 
 
+def repaired(teacher: Teacher, architecture: Architecture) -> nn.Module:
+    """The small module of an architecture, repaired in closed form; the teacher is not touched.
+
+    Raises what cutting raises for an architecture that the model cannot become.
+    """
+    task = teacher.task
+    small = copy.deepcopy(realise(teacher.model, teacher.anatomy, architecture))
+    if teacher.calibration:
+        kept = kept_stream(teacher.anatomy, architecture)
+        exits = _exits(teacher, small, architecture)
+        repair(task.wrap(teacher.model).eval(), task.wrap(small).eval(), exits, teacher.calibration, kept)
+    return small
+
+
+def learning_rate(teacher: Teacher, small: nn.Module) -> float:
+    """The rate to train a repaired module with: the more a cut has cost, the more there is to be learnt anew.
+
+    A module that is nearly as good as the original loses by large steps what it has.
+    """
+    _, drop = compare(teacher, teacher.task.wrap(small).eval())
+    return float(np.clip(RATE_PER_POINT * drop, *RATES))
+
+
 def develop(
     teacher: Teacher,
     architecture: Architecture,
@@ -66,15 +90,27 @@ def develop(
 
     Raises what cutting raises for an architecture that the model cannot become.
     """
+    if checkpoint is not None and checkpoint.exists():
+        small = copy.deepcopy(realise(teacher.model, teacher.anatomy, architecture))  # the repair is behind it
+    else:
+        small = repaired(teacher, architecture)
+    return small, teach(teacher, small, architecture, effort, seed, checkpoint=checkpoint, progress=progress)
+
+
+def teach(
+    teacher: Teacher,
+    small: nn.Module,
+    architecture: Architecture,
+    effort: Effort,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fitted | None:
+    """Local and then global distillation of a small module, in place."""
     task = teacher.task
-    small = copy.deepcopy(realise(teacher.model, teacher.anatomy, architecture))
     wrapped = task.wrap(small).eval()
-    kept = kept_stream(teacher.anatomy, architecture)
     total = effort.local_steps + effort.steps
-    if teacher.calibration and (checkpoint is None or not checkpoint.exists()):
-        repair(
-            task.wrap(teacher.model).eval(), wrapped, _exits(teacher, small, architecture), teacher.calibration, kept
-        )
     pairs = _layer_pairs(teacher, small, architecture)
     if effort.local_steps and pairs and teacher.hidden and (checkpoint is None or not checkpoint.exists()):
         distil_hidden(
@@ -84,24 +120,23 @@ def develop(
             pairs,
             Schedule(effort.local_steps, effort.learning_rate),
             seed,
-            kept=kept,
+            kept=kept_stream(teacher.anatomy, architecture),
             progress=(lambda step: progress(step, total)) if progress else None,
         )
-    fitted = None
-    if effort.steps and teacher.outputs is not None:
-        fitted = distil(
-            wrapped,
-            task,
-            teacher.outputs,
-            Schedule(effort.steps, effort.learning_rate),
-            seed,
-            batch=effort.batch,
-            validate=(lambda: validation_loss(wrapped, task)) if effort.checks else None,
-            checks=effort.checks,
-            checkpoint=checkpoint,
-            progress=(lambda step: progress(effort.local_steps + step, total)) if progress else None,
-        )
-    return small, fitted
+    if not effort.steps or teacher.outputs is None:
+        return None
+    return distil(
+        wrapped,
+        task,
+        teacher.outputs,
+        Schedule(effort.steps, effort.learning_rate),
+        seed,
+        batch=effort.batch,
+        validate=(lambda: validation_loss(wrapped, task)) if effort.checks else None,
+        checks=effort.checks,
+        checkpoint=checkpoint,
+        progress=(lambda step: progress(effort.local_steps + step, total)) if progress else None,
+    )
 
 
 def validation_loss(wrapped: nn.Module, task: Task) -> float:
@@ -121,7 +156,8 @@ def compare(teacher: Teacher, wrapped: nn.Module) -> tuple[float, float]:
 class Trained:
     """The evaluator of architectures by what they reach after `effort`.
 
-    Values `loss_points` (on validation), `drop_points` (below the original, as the task tells) and `latency_ms`.
+    Values `loss_points` (on validation), `drop_points` (below the original, as the task tells) and `latency_ms`; and
+    the `learning_rate` where it was trained, which its cut decides.
     """
 
     teacher: Teacher
@@ -131,9 +167,14 @@ class Trained:
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Develop one architecture and judge it."""
-        small, _ = develop(self.teacher, proposal.architecture, self.effort, self.seed)
+        small = repaired(self.teacher, proposal.architecture)
+        values = {"latency_ms": self.latency(proposal.architecture)}
+        if self.effort.steps:
+            values["learning_rate"] = learning_rate(self.teacher, small)
+            effort = replace(self.effort, learning_rate=values["learning_rate"])
+            teach(self.teacher, small, proposal.architecture, effort, self.seed)
         loss, drop = compare(self.teacher, self.teacher.task.wrap(small).eval())
-        return {"loss_points": loss, "drop_points": drop, "latency_ms": self.latency(proposal.architecture)}
+        return {**values, "loss_points": loss, "drop_points": drop}
 
 
 def kept_stream(anatomy: Anatomy, architecture: Architecture) -> Tensor | None:

@@ -22,6 +22,7 @@ LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front 
 BATCH = 64
 LABELLING, TRYING = 0.2, 0.2  # shares of the time left that ask the original, and that try architectures
 TRIAL_SECONDS, MOST_TRIALS = 25, 32
+PACED = 24  # steps that are timed
 REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
 
 
@@ -101,10 +102,17 @@ def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, 
         small = realise(teacher.model, teacher.anatomy, architecture)
         wrapped = teacher.task.wrap(copy.deepcopy(small))
         macs = costs_of(case, teacher, architecture).macs
-        distil(wrapped, teacher.task, teacher.outputs, Schedule(2), 0, batch=BATCH)
-        began = time.perf_counter()
-        distil(wrapped, teacher.task, teacher.outputs, Schedule(12), 0, batch=BATCH)
-        points.append((macs, (time.perf_counter() - began) / 12))
+        ends: list[float] = []  # when each step was done: what comes before the first is no step
+        distil(
+            wrapped,
+            teacher.task,
+            teacher.outputs,
+            Schedule(PACED),
+            0,
+            batch=BATCH,
+            progress=lambda step: ends.append(time.perf_counter()),  # noqa: B023
+        )
+        points.append((macs, (ends[-1] - ends[2]) / (len(ends) - 3)))
     (m0, s0), (m1, s1) = points[0], points[-1]
     per_mac = max(0.0, (s1 - s0) / (m1 - m0)) if m1 != m0 else 0.0
     return Pace(max(1e-3, s0 - per_mac * m0), per_mac)

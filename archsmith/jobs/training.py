@@ -30,7 +30,7 @@ FREE_LEVELS = (0.6, 0.4, 0.75, 0.28)  # the same where nothing is trained
 FREE = 4  # points that are repaired and judged where nothing is trained
 SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
 FIRST = 0.62  # of the seconds of training: the first choice's share, if another may follow
-GAIN = 0.3  # what is lost shrinks about as (time trained) ** -GAIN
+GAIN = 0.25  # what is lost shrinks about as (time trained) ** -GAIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,25 +171,28 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
     if not plan.trains:
         trial = best_trial(case, done, lost_by_original(teacher), 1.0)
-        return train_one(work, teacher, terrain, trial.proposal.architecture, "train", 0.0, plan)
+        return train_one(work, teacher, terrain, trial, "train", 0.0, plan)
     first_seconds, second_seconds = FIRST * plan.final_seconds, (1 - FIRST) * plan.final_seconds
     if case.limit("latency") is not None:
         first_seconds, second_seconds = plan.final_seconds, 0.0
     shrink = (plan.trial_seconds / max(first_seconds, plan.trial_seconds)) ** GAIN
     trial = best_trial(case, done, lost_by_original(teacher), shrink)
-    chosen = train_one(work, teacher, terrain, trial.proposal.architecture, "train", first_seconds, plan)
+    chosen = train_one(work, teacher, terrain, trial, "train", first_seconds, plan)
     other = next_trial(case, done, trial, chosen.drop) if second_seconds else None
     if other is None:
         return chosen
-    second = train_one(work, teacher, terrain, other.proposal.architecture, "train-again", second_seconds, plan)
+    second = train_one(work, teacher, terrain, other, "train-again", second_seconds, plan)
     return better(case, chosen, second)
 
 
 def train_one(
-    work: Work, teacher: Teacher, terrain: Terrain, architecture: Architecture, name: str, seconds: float, plan: Plan
+    work: Work, teacher: Teacher, terrain: Terrain, trial: Trial, name: str, seconds: float, plan: Plan
 ) -> Chosen:
-    """One long training as a stage, repair alone where nothing is trained; it leaves RUN/NAME/weights.safetensors."""
-    case = work.case
+    """A trial's architecture trained for long as a stage, or repaired alone where nothing is trained.
+
+    It leaves RUN/NAME/weights.safetensors.
+    """
+    case, architecture = work.case, trial.proposal.architecture
     checkpoint = work.run.path / f"{name}.checkpoint"
     tell = work.counting(name)
 
@@ -198,7 +201,8 @@ def train_one(
         effort = Effort()
         if pace is not None:
             steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
-            effort = Effort(steps=steps, batch=BATCH, checks=plan.checks)
+            rate = trial.values["learning_rate"]
+            effort = Effort(steps=steps, batch=BATCH, learning_rate=rate, checks=plan.checks)
         small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
         loss, drop = compare(teacher, case.task.wrap(small).eval())
         save_file(state_of(small), folder / "weights.safetensors")

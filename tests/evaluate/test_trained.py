@@ -16,6 +16,7 @@ from torch import nn
 from archsmith.compress.distil import remember_hidden
 from archsmith.evaluate.rank import order_units, rank_units
 from archsmith.evaluate.trained import (
+    RATES,
     Effort,
     Teacher,
     Trained,
@@ -23,7 +24,9 @@ from archsmith.evaluate.trained import (
     develop,
     kept_stream,
     layer_paths,
+    learning_rate,
     moved,
+    repaired,
     validation_loss,
 )
 from archsmith.model import Anatomy, examine, reorder
@@ -277,6 +280,23 @@ def test_a_network_without_layers_needs_no_hidden_states(teacher: Teacher) -> No
     bare = Anatomy({name: replace(axis, layer=None) for name, axis in teacher.anatomy.axes.items()}, {}, ())
     _, fitted = develop(replace(teacher, anatomy=bare), {f"{L}.0.ffn": 8}, Effort(local_steps=30, steps=2), 0)
     assert fitted is not None and fitted.steps == 2
+
+
+def test_the_rate_of_learning_grows_with_what_the_cut_has_cost(teacher: Teacher) -> None:
+    """A whole network is trained gently, one that has lost its layers as fast as any."""
+    task = teacher.task
+    judged = task.judge(answers(calling(task.wrap(teacher.model).eval()), task, "validation"), "validation")
+    compared = replace(teacher, judged=judged)
+    whole = learning_rate(compared, repaired(compared, {f"{L}.0.ffn": 48}))
+    gone = np.stack([judged[:, 0], judged[:, 0]], axis=1)  # an original that is never wrong: the small one is below it
+    cut = learning_rate(replace(teacher, judged=gone), repaired(compared, {f"{L}.0": False, f"{L}.2": False}))
+    assert whole == RATES[0] < cut <= RATES[1]
+
+
+def test_the_evaluator_says_the_rate_it_trained_with(teacher: Teacher) -> None:
+    proposal = Proposal(Architecture({f"{L}.0.ffn": 48}))
+    found = Trained(teacher, Effort(steps=2), 0, lambda architecture: 2.5)(proposal, np.random.default_rng(0))
+    assert RATES[0] <= found["learning_rate"] <= RATES[1]
 
 
 def test_the_evaluator_gives_points_lost_and_milliseconds(teacher: Teacher) -> None:
