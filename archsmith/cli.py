@@ -159,7 +159,7 @@ def resume(context: typer.Context, run: Run, as_json: AsJson = False, quiet: Qui
 def demo(
     context: typer.Context,
     out: Out = None,
-    minutes: Minutes = 5,
+    minutes: Minutes = 7,
     threads: Threads = 1,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -12,7 +12,7 @@ from archsmith.report.terminal import Progress
 
 
 def demo(
-    out: str | Path, *, minutes: float = 5.0, threads: int = 1, seed: int = 0, progress: Progress | None = None
+    out: str | Path, *, minutes: float = 7.0, threads: int = 1, seed: int = 0, progress: Progress | None = None
 ) -> Result:
     """Optimise the sentence-embedding model of the extra `demo` on the docstrings of the installed packages."""
     check_out(Path(out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,29 +14,29 @@ import numpy as np
 from archsmith.cost import arrays
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.plan import Plan, make_plan
-from archsmith.jobs.select import Terrain
 from archsmith.jobs.serving import reopened
-from archsmith.jobs.stages import Work
+from archsmith.jobs.stages import Work, served_best
+from archsmith.report.result import Variant
 from archsmith.space import JSON
 from archsmith.tasks.answer import Call, answers, load_array, save_array
 
 
-def plan(work: Work, terrain: Terrain) -> Plan:
+def plan(work: Work, measured: Sequence[Variant]) -> Plan:
     """What is left of the minutes as counts, printed."""
 
     def make(folder: Path) -> JSON:
         ship = work.run.seconds().get("original", 60.0)
-        return make_plan(work.case, answering(work, terrain), work.spent, ship).to_json()
+        return make_plan(work.case, answering(work, measured), work.spent, ship).to_json()
 
     made = Plan(**work.stage("plan", make))
     work.progress.plan(made.to_json())
     return made
 
 
-def remember(work: Work, teacher: Teacher, terrain: Terrain, made: Plan) -> Teacher:
+def remember(work: Work, teacher: Teacher, measured: Sequence[Variant], made: Plan) -> Teacher:
     """The teacher with its answers to the train rows (and made rows) that the plan has time for.
 
-    They are asked of the original's file that the search is led by: the fastest that keeps its quality.
+    They are asked of the original's fastest file that keeps its quality, int8 aside: what is learnt is its very shades.
     """
     if not made.trains:
         return teacher
@@ -48,7 +49,7 @@ def remember(work: Work, teacher: Teacher, terrain: Terrain, made: Plan) -> Teac
 
     def label(folder: Path) -> JSON:
         began = time.perf_counter()
-        call = answering(work, terrain)
+        call = answering(work, measured)
         found = answers(call, task, "train", rows, progress=lambda n: work.counting("labels")(n, len(rows)))
         outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
         outputs[rows] = found
@@ -64,11 +65,13 @@ def remember(work: Work, teacher: Teacher, terrain: Terrain, made: Plan) -> Teac
     )
 
 
-def answering(work: Work, terrain: Terrain) -> Call:
-    """The original's file in the setting that the search is led by, as a function of inputs, on all cores."""
-    case, setting = work.case, terrain.latency.setting
-    files = work.record("original")["files"]
-    alike = [row for row in files if all(row[key] == setting[key] for key in ("runtime", "precision"))]
-    served = reopened(case, work.run.folder("original"), alike, "original", case.task.wrap(case.model).eval())[0]
+def answering(work: Work, measured: Sequence[Variant]) -> Call:
+    """The original's fastest faithful file as a function of inputs, on all cores."""
+    case = work.case
+    setting = served_best(case, [v for v in measured if not v.precision.startswith("int8")])
+    wanted = (setting.runtime, setting.precision)
+    files = [row for row in work.record("original")["files"] if (row["runtime"], row["precision"]) == wanted]
+    folder = work.run.folder("original")
+    served = reopened(case, folder, files, "original", case.task.wrap(case.model).eval())[0]
     session = served.reopen(os.cpu_count() or 1)
     return lambda inputs: session(arrays(inputs))
