@@ -20,9 +20,8 @@ from archsmith.evaluate.trained import Effort, Teacher, develop, layer_paths, va
 from archsmith.jobs import stages
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.plan import BATCH, costs_of, measure_pace
-from archsmith.jobs.select import Terrain, at_most, keeps_a_layer
+from archsmith.jobs.select import Point, Terrain, at_most, full_point, keeps_a_layer
 from archsmith.jobs.stages import Work
-from archsmith.jobs.training import uniform
 from archsmith.model import reorder
 from archsmith.report.terminal import Progress
 from archsmith.space import Architecture, Value
@@ -32,6 +31,8 @@ from archsmith.tasks.answer import answers, calling
 SHARE = 0.2  # of the original's latency on the same runtime
 ROWS = 20_000  # that the original answers, for every row of the table alike
 REAL = 0.2  # share of them that is real, the rest made of them
+
+SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
@@ -118,6 +119,35 @@ def with_answers(teacher: Teacher, rng: np.random.Generator, real: float) -> Tea
     some = [int(row) for row in rng.permutation(rows)[: ROWS // 12]]
     batches = [some[begin : begin + BATCH] for begin in range(0, len(some), BATCH)]
     return replace(teacher, task=task, outputs=outputs, hidden=remember_hidden(wrapped, task, layers, batches))
+
+
+def uniform(terrain: Terrain, ms: float) -> Point | None:
+    """The layers that matter most, all cut to the same share, as many and as wide as a latency allows.
+
+    Of the shapes that fit, the one whose number of layers and width share are nearest to each other; None where the
+    network has no layers or nothing fits.
+    """
+    layers = [name for name, branch in terrain.anatomy.branches.items() if branch.kind == "layer"]
+    layers = [name for name in layers if name in terrain.scores]
+    by_score = sorted(layers, key=lambda name: -terrain.scores[name][False])
+    inner = [name for name in terrain.space.choices if name in terrain.anatomy.axes]
+    inner = [name for name in inner if terrain.anatomy.axes[name].layer in layers]
+    fitting: list[tuple[float, Point]] = []
+    for kept in range(1, len(layers) + 1):
+        for share in SHARES:
+            values: dict[str, Value] = {name: name in by_score[:kept] for name in layers}
+            for name in inner:
+                size = terrain.anatomy.axes[name].size
+                options = terrain.space.choices[name].values
+                values[name] = min(options, key=lambda value: abs(float(value) - share * size))
+            architecture = full_point(terrain.space, values)
+            predicted = terrain.ms(architecture)
+            if predicted <= ms:
+                apart = abs(kept / len(layers) - share)
+                score = sum(terrain.scores[name][value] for name, value in architecture.items())
+                fitting.append((apart - predicted / ms, Point(architecture, score, predicted)))
+                break
+    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
 def random_point(terrain: Terrain, ms: float, rng: np.random.Generator) -> Architecture:

@@ -16,19 +16,17 @@ from archsmith.errors import ArchsmithError
 from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
-from archsmith.jobs.select import Point, Terrain, at_most, full_point, non_dominated, streams_of
+from archsmith.jobs.select import Point, Terrain, at_most, streams_of
 from archsmith.jobs.stages import NEAR_LIMIT, Work
 from archsmith.model import realise
-from archsmith.search import regularised_evolution
+from archsmith.search import closing_in, regularised_evolution
 from archsmith.space import JSON, Architecture, Value
 from archsmith.study import run as run_study
-from archsmith.trial import Proposal, Trial
+from archsmith.trial import Proposal, Strategy, Trial
 
-# Shares of the original's latency that are tried before training, in this order, and whether as a uniform shape.
-LEVELS = ((0.25, False), (0.4, False), (0.15, False), (0.25, True), (0.32, False), (0.15, True))
-FREE_LEVELS = (0.6, 0.4, 0.75, 0.28)  # the same where nothing is trained
+BEGIN = 0.4  # share of the dearest point's latency that is tried first
 FREE = 4  # points that are repaired and judged where nothing is trained
-SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
+DROP = 1.0  # points below the original that are allowed where no bound is given
 FIRST = 0.62  # of the seconds of training: the first choice's share, if another may follow
 GAIN = 0.25  # what is lost shrinks about as (time trained) ** -GAIN
 
@@ -46,19 +44,17 @@ class Chosen:
 def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> list[Trial]:
     """Trials of architectures: repaired, and trained for a short while where there is time.
 
-    First points of the fronts and plain shapes; where there is time for more, evolution goes on from what they reached.
+    Where quality is bounded they close in on the fastest point of the front that should keep the bound when it has been
+    trained for long; where only costs are, they begin with the best points within them and evolution goes on.
     """
     case = work.case
     pace = find_pace(work, teacher, points, plan)
-    starts = candidates(case, terrain, points, plan.trials if plan.trains else FREE, plan.trains)
     evaluator = Timed(teacher, pace, plan, case, terrain)
     trials = run_study(
         terrain.space,
-        regularised_evolution(
-            ("loss_points", "latency_ms"), population=len(starts), sample=3, start=[p.architecture for p in starts]
-        ),
+        strategy(case, teacher, terrain, points, plan),
         evaluator,
-        trials=max(plan.trials, len(starts)) if plan.trains else len(starts),
+        trials=plan.trials if plan.trains else FREE,
         store=work.run.path / "study.db",
         seed=case.request.seed,
         objectives=("loss_points", "latency_ms"),
@@ -112,54 +108,42 @@ def find_pace(work: Work, teacher: Teacher, points: Sequence[Point], plan: Plan)
     return Pace(**work.stage("pace", measure))
 
 
-def candidates(case: Case, terrain: Terrain, points: Sequence[Point], most: int, training: bool) -> list[Point]:
-    """What to try: with a bound on latency, the best of each residual width within it; else down the levels."""
-    whole = terrain.ms({})
-    limit = case.limit("latency")
+def strategy(case: Case, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> Strategy:
+    """What proposes the trials."""
+    bound = bound_of(case, teacher)
+    if bound is not None:
+        widest = next(row for row in streams_of(terrain, points) if row)
+        front = [(point.ms, point.architecture) for point in widest]
+        return closing_in(front, "drop_points", bound / shrink_of(plan), BEGIN)
+    starts = [point.architecture for point in candidates(case, terrain, points)]
+    return regularised_evolution(("loss_points", "latency_ms"), population=len(starts), sample=3, start=starts)
+
+
+def bound_of(case: Case, teacher: Teacher) -> float | None:
+    """Points below the original that are allowed; None where a latency, or only other costs, are bounded."""
+    drop, quality = case.limit("drop"), case.limit("quality")
+    if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
+        return None
+    if drop is None and quality is not None:
+        whole = 100.0 if teacher.judged is None else teacher.task.quality(teacher.judged)
+        return whole - quality
+    return DROP if drop is None else drop
+
+
+def shrink_of(plan: Plan) -> float:
+    """The share of what a trial loses that should remain after long training."""
+    if not plan.trains:
+        return 1.0
+    return float((plan.trial_seconds / max(FIRST * plan.final_seconds, plan.trial_seconds)) ** GAIN)
+
+
+def candidates(case: Case, terrain: Terrain, points: Sequence[Point]) -> list[Point]:
+    """The best points of each residual width within the bound on latency, and within nine tenths of it."""
+    limit = case.limit("latency") or max(point.ms for point in points)
     streams = [row for row in streams_of(terrain, points) if row]
-    if limit is not None:
-        within = [at_most(row, limit * NEAR_LIMIT) for row in streams]
-        wider = [at_most(row, limit * 0.9) for row in streams]
-        found = [p for p in (*within, *wider) if p is not None] or [min(points, key=lambda p: p.ms)]
-    else:
-        # Block scores say what a cut costs before training; deep cuts are learnt again, and there plain shapes do as
-        # well as any: the most telling layers, all alike.
-        levels = LEVELS if training else tuple((level, False) for level in FREE_LEVELS)
-        picks = [
-            uniform(terrain, whole * level) if alike else at_most(streams[0], whole * level) for level, alike in levels
-        ]
-        found = [p for p in picks if p is not None] or non_dominated(points)
-    unique = list({p.architecture: p for p in found}.values())
-    return unique[:most]
-
-
-def uniform(terrain: Terrain, ms: float) -> Point | None:
-    """The layers that matter most, all cut to the same share, as many and as wide as a latency allows.
-
-    Of the shapes that fit, the one whose number of layers and width share are nearest to each other; None where the
-    network has no layers or nothing fits.
-    """
-    layers = [name for name, branch in terrain.anatomy.branches.items() if branch.kind == "layer"]
-    layers = [name for name in layers if name in terrain.scores]
-    by_score = sorted(layers, key=lambda name: -terrain.scores[name][False])
-    inner = [name for name in terrain.space.choices if name in terrain.anatomy.axes]
-    inner = [name for name in inner if terrain.anatomy.axes[name].layer in layers]
-    fitting: list[tuple[float, Point]] = []
-    for kept in range(1, len(layers) + 1):
-        for share in SHARES:
-            values: dict[str, Value] = {name: name in by_score[:kept] for name in layers}
-            for name in inner:
-                size = terrain.anatomy.axes[name].size
-                options = terrain.space.choices[name].values
-                values[name] = min(options, key=lambda value: abs(float(value) - share * size))
-            architecture = full_point(terrain.space, values)
-            predicted = terrain.ms(architecture)
-            if predicted <= ms:
-                apart = abs(kept / len(layers) - share)
-                score = sum(terrain.scores[name][value] for name, value in architecture.items())
-                fitting.append((apart - predicted / ms, Point(architecture, score, predicted)))
-                break
-    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+    picks = [at_most(row, limit * share) for share in (NEAR_LIMIT, 0.9) for row in streams]
+    found = [p for p in picks if p is not None] or [min(points, key=lambda p: p.ms)]
+    return list({p.architecture: p for p in found}.values())
 
 
 def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial], plan: Plan) -> Chosen:
@@ -169,20 +153,20 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     if not done:
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
+    bound = bound_of(case, teacher)
     if not plan.trains:
-        trial = best_trial(case, done, lost_by_original(teacher), 1.0)
+        trial = best_trial(case, done, bound, 1.0)
         return train_one(work, teacher, terrain, trial, "train", 0.0, plan)
     first_seconds, second_seconds = FIRST * plan.final_seconds, (1 - FIRST) * plan.final_seconds
-    if case.limit("latency") is not None:
+    if bound is None:
         first_seconds, second_seconds = plan.final_seconds, 0.0
-    shrink = (plan.trial_seconds / max(first_seconds, plan.trial_seconds)) ** GAIN
-    trial = best_trial(case, done, lost_by_original(teacher), shrink)
+    trial = best_trial(case, done, bound, shrink_of(plan))
     chosen = train_one(work, teacher, terrain, trial, "train", first_seconds, plan)
-    other = next_trial(case, done, trial, chosen.drop) if second_seconds else None
-    if other is None:
+    other = None if bound is None else next_trial(done, trial, chosen.drop, bound)
+    if other is None or bound is None:
         return chosen
     second = train_one(work, teacher, terrain, other, "train-again", second_seconds, plan)
-    return better(case, chosen, second)
+    return better(chosen, second, bound)
 
 
 def train_one(
@@ -238,40 +222,29 @@ def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def lost_by_original(teacher: Teacher) -> float:
-    """Points that the original loses on validation."""
-    return 0.0 if teacher.judged is None else 100.0 - teacher.task.quality(teacher.judged)
-
-
-def best_trial(case: Case, trials: Sequence[Trial], whole: float, shrink: float) -> Trial:
+def best_trial(case: Case, trials: Sequence[Trial], bound: float | None, shrink: float) -> Trial:
     """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
 
-    With a bound on latency, the best within it; with other costs bounded alone, the best; else the fastest whose loss
-    should keep the bound on the drop, or the best if none should.
+    With a bound on latency, the best within it; without one on quality, the best; else the fastest whose loss should
+    keep it, or the best if none should.
     """
-    latency, drop = case.limit("latency"), case.limit("drop")
+    latency = case.limit("latency")
     if latency is not None:
         within = [t for t in trials if t.values["latency_ms"] <= latency] or [
             min(trials, key=lambda t: t.values["latency_ms"])
         ]
         return min(within, key=lambda t: t.values["loss_points"])
-    quality = case.limit("quality")
-    if case.targets and drop is None and quality is None:
-        return min(trials, key=lambda t: t.values["loss_points"])
-    bound = drop if drop is not None else (100.0 - quality - whole if quality is not None else 1.0)
-    able = [t for t in trials if t.values["drop_points"] * shrink <= bound]
+    able = [t for t in trials if bound is not None and t.values["drop_points"] * shrink <= bound]
     if not able:
         return min(trials, key=lambda t: t.values["loss_points"])
     return min(able, key=lambda t: t.values["latency_ms"])
 
 
-def next_trial(case: Case, trials: Sequence[Trial], tried: Trial, drop: float) -> Trial | None:
+def next_trial(trials: Sequence[Trial], tried: Trial, drop: float, bound: float) -> Trial | None:
     """What to spend the rest on: the next better trial where the bound is missed, else the fastest that may keep it.
 
     What the tried one gained by its long training the others are taken to gain too. None where nothing is worth it.
     """
-    limit = case.limit("drop")
-    bound = 1.0 if limit is None else limit
     at, lost = tried.values["latency_ms"], max(tried.values["drop_points"], 1e-6)
     if drop > bound:
         better = [t for t in trials if t.values["drop_points"] < tried.values["drop_points"]]
@@ -281,10 +254,8 @@ def next_trial(case: Case, trials: Sequence[Trial], tried: Trial, drop: float) -
     return min(faster, key=lambda t: t.values["latency_ms"], default=None)
 
 
-def better(case: Case, first: Chosen, second: Chosen) -> Chosen:
+def better(first: Chosen, second: Chosen, bound: float) -> Chosen:
     """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
-    limit = case.limit("drop")
-    bound = limit if limit is not None else 1.0
     able = [c for c in (first, second) if c.drop <= bound]
     if able:
         return min(able, key=lambda c: c.predicted_ms)

@@ -1,10 +1,9 @@
-"""Selection on a hand-made terrain: the front agrees with brute force; uniform shapes keep their promise."""
+"""Selection on a hand-made terrain: the front agrees with brute force."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from archsmith.jobs.select import (
     searched_space,
     streams_of,
 )
-from archsmith.jobs.training import uniform
 from archsmith.model.anatomy import Anatomy, Axis, Branch
 from archsmith.space import Architecture, Choice, Space, Value
 
@@ -163,30 +161,3 @@ WHOLE: list[tuple[dict[str, Value], dict[str, Value]]] = [
 @pytest.mark.parametrize(("values", "wanted"), WHOLE)
 def test_a_full_point_is_whole_where_nothing_is_said(values: Mapping[str, Value], wanted: Mapping[str, Value]) -> None:
     assert dict(full_point(terrain(1, stream=False).space, values)) == wanted
-
-
-@pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.25])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_uniform_cuts_keep_the_layers_that_matter_all_alike(share: float, seed: int) -> None:
-    ground = terrain(4, seed)
-    limit = share * ground.ms({})
-    found = uniform(ground, limit)
-    assert found is not None and found.ms <= limit
-    assert found.ms == pytest.approx(ground.ms(found.architecture))
-    assert found.score == pytest.approx(sum(ground.scores[n][v] for n, v in found.architecture.items()))
-    kept = [name for name in ground.scores if name.count(".") == 1 and found.architecture.get(name)]
-    gone = {f"layer.{number}" for number in range(4)} - set(kept)
-    assert kept and all(ground.scores[k][False] >= ground.scores[g][False] for k in kept for g in gone)
-    for kind in ("heads", "ffn"):
-        assert len({found.architecture[f"{name}.{kind}"] for name in kept}) == 1
-    assert found.architecture["residual"] == 8
-
-
-def test_a_latency_out_of_reach_has_no_uniform_cut() -> None:
-    assert uniform(terrain(), 0.1) is None
-
-
-def test_a_network_without_layers_has_no_uniform_cut() -> None:
-    ground = terrain(1)
-    flat = replace(ground, anatomy=replace(ground.anatomy, branches={}))
-    assert uniform(flat, 100.0) is None

@@ -1,0 +1,64 @@
+"""Close in on the cheapest point of a front that keeps a bound: bisection, since along a front what is lost falls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from archsmith.search.fresh import fresh
+from archsmith.space import Architecture, Space
+from archsmith.trial import Proposal, Strategy, Trial
+
+
+def closing_in(front: Sequence[tuple[float, Architecture]], objective: str, limit: float, first: float) -> Strategy:
+    """The cheapest of `front` (cost above 0, architecture) whose `objective` is at most `limit`.
+
+    It begins at the share `first` of the dearest cost, and goes on halfway (in logarithms) between the dearest that
+    was found to miss the limit and the cheapest dearer one that kept it. When no point is left between them: single
+    changes of the latter, at random.
+    """
+    ordered = sorted(front, key=lambda pair: pair[0])
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        seen = {trial.proposal.architecture for trial in history}
+        points = [(cost, each) for cost, each in ordered if each in space]
+        lost = {t.proposal.architecture: t.values[objective] for t in history if t.status == "complete"}
+        proposals: list[Proposal] = []
+        while len(proposals) < n:
+            low, high = brackets(points, lost, limit)
+            between = [point for point in points[low + 1 : high] if point[1] not in seen]
+            if between:
+                goal = middle(points, low, high, first if not lost else None)
+                architecture: Architecture | None = min(between, key=lambda p: abs(math.log(p[0] / goal)))[1]
+            else:
+                origin = points[min(high, len(points) - 1)][1] if points else space.sample(rng)
+                architecture = fresh(space, seen, lambda origin=origin: space.mutate(origin, rng), rng)  # type: ignore[misc]
+            if architecture is None:
+                break
+            seen.add(architecture)
+            proposals.append(Proposal(architecture))
+        return proposals
+
+    return propose
+
+
+def brackets(
+    points: Sequence[tuple[float, Architecture]], lost: dict[Architecture, float], limit: float
+) -> tuple[int, int]:
+    """Index of the dearest point that misses the limit (-1: none), and of the cheapest dearer one that keeps it."""
+    known = [(at, lost[each] <= limit) for at, (_, each) in enumerate(points) if each in lost]
+    low = max((at for at, keeps in known if not keeps), default=-1)
+    high = min((at for at, keeps in known if keeps and at > low), default=len(points))
+    return low, high
+
+
+def middle(points: Sequence[tuple[float, Architecture]], low: int, high: int, first: float | None) -> float:
+    """The cost to try next; an end that is not known yet stands at half the cheapest, or at the dearest."""
+    dearest = points[-1][0]
+    if first is not None:
+        return first * dearest
+    below = points[low][0] if low >= 0 else points[0][0] / 2
+    above = points[high][0] if high < len(points) else dearest
+    return math.sqrt(below * above)
