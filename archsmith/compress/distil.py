@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from archsmith.cost.cpu import lacks_bf16
 from archsmith.errors import ArchsmithError
+from archsmith.model.share import skeleton
 from archsmith.tasks.task import Task
-from archsmith.train import Fitted, Schedule, fit, twin, twins_for
+from archsmith.train import Fitted, Schedule, fit, twins_for
 
 LONGEST_RELATION = 192  # tokens; relations cost the square of the length
 
@@ -107,7 +108,7 @@ def distil(
 
     small.requires_grad_(True)
     alone = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in small.modules())
-    twins = [twin(small) for _ in range(0 if alone else twins_for(batch))]
+    twins = [skeleton(small) for _ in range(0 if alone else twins_for(batch))]
     return fit(
         small,
         passes,

@@ -84,7 +84,7 @@ def fit(
         loss: rows -> mean loss, a scalar that depends on the module.
         validate: a value to minimise; with it and `checks` > 0 the module ends at its best check, not its last.
         checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
-        twins: what `twin` made of the module, each with its own `loss`: they take a share of each batch, in threads.
+        twins: skeletons of the module, each with its own `loss`: they take a share of each batch, in threads.
             Not for modules that draw dropout or have norms over batches.
 
     Raises:

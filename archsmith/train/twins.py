@@ -1,13 +1,12 @@
 """Several threads in one step: each takes a share of the batch through a twin of the module.
 
 Inside the small products of a small network a second core mostly waits; whole passes side by side keep it busy. A twin
-shares the module's parameters and buffers and has gradients of its own, which are added in order: a step depends on
-the number of twins, not on which of them was done first.
+is a `skeleton` of the module: it shares the parameters' storage and has gradients of its own, which are added in order,
+so a step depends on the number of twins and not on which of them was done first.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,6 @@ from archsmith.cost import pinned
 LEAST_SHARE = 16  # rows below which a share is not worth a thread of its own
 
 Loss = Callable[[list[int]], Tensor]
-
-
-def twin(module: nn.Module) -> nn.Module:
-    """A copy that shares storage: parameters of its own over the same numbers, the very same buffers."""
-    memo: dict[int, object] = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in module.parameters()}
-    memo.update({id(buffer): buffer for buffer in module.buffers()})
-    return copy.deepcopy(module, memo)
 
 
 def twins_for(batch: int) -> int:

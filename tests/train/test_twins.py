@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from archsmith.train import Schedule, fit, twin, twins_for
+from archsmith.model.share import skeleton
+from archsmith.train import Schedule, fit, twins_for
 from archsmith.train.twins import Crew
 
 fitting = importlib.import_module("archsmith.train.fit")
@@ -49,19 +50,19 @@ def passes(epoch: int) -> list[list[int]]:
 
 def train(count: int, steps: int = 120, **more: object) -> Net:
     net = Net()
-    others = [twin(net) for _ in range(count)]
+    others = [skeleton(net) for _ in range(count)]
     pairs = [(other, loss_of(other)) for other in others]
     fit(net, passes, loss_of(net), Schedule(steps, 2e-2, dropout=False), twins=pairs, **more)  # type: ignore[arg-type]
     return net
 
 
-def test_a_twin_shares_numbers_ties_and_buffers_but_no_gradients() -> None:
+def test_a_twin_shares_numbers_and_ties_but_no_gradients() -> None:
     net = Net()
-    other = twin(net)
+    other = skeleton(net)
     assert other.out.weight is other.table.weight and other.table.weight is not net.table.weight
     with torch.no_grad():
         net.table.weight.add_(1.0)
-    assert torch.equal(other.table.weight, net.table.weight) and other.scale is net.scale
+    assert torch.equal(other.table.weight, net.table.weight) and torch.equal(other.scale, net.scale)
     loss_of(other)([0, 1]).backward()  # type: ignore[no-untyped-call]
     assert other.table.weight.grad is not None and net.table.weight.grad is None
 
@@ -70,7 +71,7 @@ def test_a_twin_shares_numbers_ties_and_buffers_but_no_gradients() -> None:
 def test_shares_add_up_to_the_gradient_of_the_batch(rows: int) -> None:
     chosen = list(range(rows))
     alone, net = Net(), Net()
-    others = [twin(net) for _ in range(2)]
+    others = [skeleton(net) for _ in range(2)]
     single = Crew(alone, loss_of(alone), [])
     crew = Crew(net, loss_of(net), [(other, loss_of(other)) for other in others])
     for _ in range(2):  # the second time what the first left must be gone
@@ -109,7 +110,7 @@ def test_a_killed_training_with_twins_ends_as_it_would_have(tmp_path: Path) -> N
 
 def test_a_share_that_is_not_finite_spoils_the_batch_alone() -> None:
     net = Net()
-    other = twin(net)
+    other = skeleton(net)
 
     def bad(rows: list[int]) -> Tensor:
         return loss_of(other)(rows) * float("nan")
@@ -121,7 +122,7 @@ def test_a_share_that_is_not_finite_spoils_the_batch_alone() -> None:
 
 def test_errors_of_a_twin_are_raised() -> None:
     net = Net()
-    other = twin(net)
+    other = skeleton(net)
 
     def broken(rows: list[int]) -> Tensor:
         raise RuntimeError("no such row")
