@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from torch import nn
 
 from archsmith.compress.distil import distil
 from archsmith.cost import Costs, count
@@ -96,26 +97,31 @@ class Pace:
 
 def measure_pace(case: Case, teacher: Teacher, architectures: list[Mapping[str, Value]]) -> Pace:
     """Time a few steps of a small and a large network, and draw a line through them."""
-    assert teacher.outputs is not None
     points = []
     for architecture in architectures:
         small = realise(teacher.model, teacher.anatomy, architecture)
         wrapped = teacher.task.wrap(copy.deepcopy(small))
         macs = costs_of(case, teacher, architecture).macs
-        ends: list[float] = []  # when each step was done: what comes before the first is no step
-        distil(
-            wrapped,
-            teacher.task,
-            teacher.outputs,
-            Schedule(PACED),
-            0,
-            batch=BATCH,
-            progress=lambda step: ends.append(time.perf_counter()),  # noqa: B023
-        )
-        points.append((macs, (ends[-1] - ends[2]) / (len(ends) - 3)))
+        points.append((macs, _step_seconds(teacher, wrapped)))
     (m0, s0), (m1, s1) = points[0], points[-1]
     per_mac = max(0.0, (s1 - s0) / (m1 - m0)) if m1 != m0 else 0.0
     return Pace(max(1e-3, s0 - per_mac * m0), per_mac)
+
+
+def _step_seconds(teacher: Teacher, wrapped: nn.Module) -> float:
+    """Wall seconds of a training step; the first few, and what comes before them, do not count."""
+    assert teacher.outputs is not None
+    ends: list[float] = []
+    distil(
+        wrapped,
+        teacher.task,
+        teacher.outputs,
+        Schedule(PACED),
+        0,
+        batch=BATCH,
+        progress=lambda step: ends.append(time.perf_counter()),
+    )
+    return (ends[-1] - ends[2]) / (PACED - 3)
 
 
 def costs_of(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> Costs:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from archsmith.search.exact import Option, Pick, exact_front
-from archsmith.search.fresh import fresh
+from archsmith.search.fresh import different, fresh
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -21,21 +21,15 @@ def along_front(groups: Sequence[Sequence[Option]], resolution: float = 1e-3) ->
     front = list(dict.fromkeys(Architecture(pick.values) for pick in picks))
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        seen = {trial.proposal.architecture for trial in history}
         valid = [each for each in front if each in space]
-        waiting = [each for each in valid if each not in seen]
 
         def near() -> Architecture:
             return space.mutate(valid[rng.integers(len(valid))], rng) if valid else space.sample(rng)
 
-        proposals: list[Proposal] = []
-        while len(proposals) < n:
-            architecture = waiting.pop(0) if waiting else fresh(space, seen, near, rng)
-            if architecture is None:
-                break
-            seen.add(architecture)
-            proposals.append(Proposal(architecture))
-        return proposals
+        def choose(seen: set[Architecture]) -> Architecture | None:
+            return next((each for each in valid if each not in seen), None) or fresh(space, seen, near, rng)
+
+        return different(history, n, choose)
 
     return propose
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from archsmith.search.fresh import fresh
+from archsmith.search.fresh import different, fresh
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -22,24 +22,21 @@ def closing_in(front: Sequence[tuple[float, Architecture]], objective: str, limi
     ordered = sorted(front, key=lambda pair: pair[0])
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        seen = {trial.proposal.architecture for trial in history}
         points = [(cost, each) for cost, each in ordered if each in space]
         lost = {t.proposal.architecture: t.values[objective] for t in history if t.status == "complete"}
-        proposals: list[Proposal] = []
-        while len(proposals) < n:
-            low, high = brackets(points, lost, limit)
+        low, high = brackets(points, lost, limit)
+
+        def near() -> Architecture:
+            return space.mutate(points[min(high, len(points) - 1)][1], rng) if points else space.sample(rng)
+
+        def choose(seen: set[Architecture]) -> Architecture | None:
             between = [point for point in points[low + 1 : high] if point[1] not in seen]
-            if between:
-                goal = middle(points, low, high, first if not lost else None)
-                architecture: Architecture | None = min(between, key=lambda p: abs(math.log(p[0] / goal)))[1]
-            else:
-                origin = points[min(high, len(points) - 1)][1] if points else space.sample(rng)
-                architecture = fresh(space, seen, lambda origin=origin: space.mutate(origin, rng), rng)  # type: ignore[misc]
-            if architecture is None:
-                break
-            seen.add(architecture)
-            proposals.append(Proposal(architecture))
-        return proposals
+            if not between:
+                return fresh(space, seen, near, rng)
+            goal = middle(points, low, high, first if not lost else None)
+            return min(between, key=lambda point: abs(math.log(point[0] / goal)))[1]
+
+        return different(history, n, choose)
 
     return propose
 

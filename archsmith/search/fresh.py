@@ -1,13 +1,14 @@
-"""A proposal that has not been made before, for every strategy."""
+"""Proposals that have not been made before, for every strategy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 import numpy as np
 
 from archsmith.space import Architecture, Space
+from archsmith.trial import Proposal, Trial
 
 
 def fresh(
@@ -21,3 +22,15 @@ def fresh(
                 return architecture
     # Of one point more than have been seen, one at least is new.
     return next((point for point in islice(space.points(rng), len(seen) + 1) if point not in seen), None)
+
+
+def different(
+    history: Sequence[Trial], n: int, choose: Callable[[set[Architecture]], Architecture | None]
+) -> list[Proposal]:
+    """`n` proposals, each of what `choose` makes of the architectures seen so far; fewer where it gives None."""
+    seen = {trial.proposal.architecture for trial in history}
+    proposals: list[Proposal] = []
+    while len(proposals) < n and (architecture := choose(seen)) is not None:
+        seen.add(architecture)
+        proposals.append(Proposal(architecture))
+    return proposals
