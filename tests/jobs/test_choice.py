@@ -1,0 +1,86 @@
+"""Which trial is trained for long, which comes after it, and what a bound on quality is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from archsmith.jobs.plan import Plan
+from archsmith.jobs.training import Chosen, best_trial, better, bound_of, next_trial, shrink_of
+from archsmith.space import Architecture
+from archsmith.trial import Proposal, Trial
+
+
+def trial(number: int, ms: float, drop: float) -> Trial:
+    values = {"latency_ms": ms, "drop_points": drop, "loss_points": 10 + drop}
+    return Trial(number, Proposal(Architecture({"width": number})), "complete", values)
+
+
+FRONT = [trial(0, 2.0, 8.0), trial(1, 4.0, 4.0), trial(2, 8.0, 1.5), trial(3, 16.0, 0.5)]
+
+
+def case(**limits: float) -> Any:
+    return SimpleNamespace(targets=tuple(limits), limit=limits.get)
+
+
+TEACHER: Any = SimpleNamespace(judged=object(), task=SimpleNamespace(quality=lambda judged: 90.0))
+
+BOUNDS: list[tuple[dict[str, float], float | None]] = [
+    ({}, 1.0),
+    ({"drop": 2.0}, 2.0),
+    ({"quality": 88.0}, 2.0),
+    ({"latency": 5.0, "drop": 2.0}, None),
+    ({"size": 1e6}, None),
+]
+
+
+@pytest.mark.parametrize(("limits", "bound"), BOUNDS)
+def test_what_may_be_lost(limits: dict[str, float], bound: float | None) -> None:
+    assert bound_of(case(**limits), TEACHER) == bound
+
+
+CHOSEN: list[tuple[dict[str, float], float | None, float, int]] = [
+    ({"drop": 1.0}, 1.0, 1.0, 3),
+    ({"drop": 1.0}, 1.0, 0.5, 2),  # half of what is lost will remain
+    ({"drop": 0.1}, 0.1, 1.0, 3),  # none keeps it: the best
+    ({"latency": 5.0}, None, 1.0, 1),
+    ({"latency": 1.0}, None, 1.0, 0),  # none is within it: the fastest
+    ({"size": 1e6}, None, 1.0, 3),
+]
+
+
+@pytest.mark.parametrize(("limits", "bound", "shrink", "number"), CHOSEN)
+def test_the_trial_to_go_on_with(limits: dict[str, float], bound: float | None, shrink: float, number: int) -> None:
+    assert best_trial(case(**limits), FRONT, bound, shrink).number == number
+
+
+NEXT: list[tuple[int, float, float, int | None]] = [
+    (1, 2.0, 1.0, 2),  # missed: the next better one
+    (3, 2.0, 1.0, None),  # missed, and there is none
+    (2, 0.5, 1.0, None),  # kept, but the next faster would lose 4 x 0.5 / 1.5
+    (2, 0.3, 1.0, 1),
+    (2, 0.0, 1.0, 0),  # nothing lost: the fastest of all
+]
+
+
+@pytest.mark.parametrize(("tried", "drop", "bound", "number"), NEXT)
+def test_what_the_rest_is_spent_on(tried: int, drop: float, bound: float, number: int | None) -> None:
+    found = next_trial(FRONT, FRONT[tried], drop, bound)
+    assert (found.number if found else None) == number
+
+
+def test_of_two_the_faster_that_keeps_the_bound() -> None:
+    def chosen(drop: float, ms: float) -> Chosen:
+        return Chosen(Architecture({}), nn.Identity(), drop, ms)
+
+    fast, slow = chosen(2.0, 1.0), chosen(0.5, 3.0)
+    assert better(fast, slow, 2.0) is fast and better(fast, slow, 1.0) is slow and better(fast, slow, 0.1) is slow
+
+
+def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
+    assert shrink_of(Plan(0, 0, 0, 0.0, 0.0, 0)) == 1.0
+    assert shrink_of(Plan(1, 0, 2, 20.0, 10.0, 8)) == 1.0  # no longer than the trial
+    assert 0.3 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8)) < 0.7
