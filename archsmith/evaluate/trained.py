@@ -22,7 +22,7 @@ from archsmith.train import Fitted, Schedule
 from archsmith.trial import Proposal
 
 Architecture = Mapping[str, Value]
-RATE_PER_POINT, RATES = 3e-5, (3e-5, 5e-4)  # learning rate for each point that a cut has cost, and its bounds
+RATE_PER_POINT, RATES = 6e-5, (3e-5, 2.5e-4)  # learning rate for each point that a cut has cost, and its bounds
 
 
 @dataclass(frozen=True, eq=False)

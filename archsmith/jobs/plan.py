@@ -21,7 +21,7 @@ from archsmith.train import Schedule
 
 LEAST_TRAINING = 20.0  # seconds left below which nothing is trained: the front is then what repair alone gives
 BATCH = 64
-LABELLING, TRYING = 0.2, 0.2  # shares of the time left that ask the original, and that try architectures
+LABELLING, TRYING = 0.2, 0.15  # shares of the time left that ask the original, and that try architectures
 TRIAL_SECONDS, MOST_TRIALS = 25, 32
 PACED = 24  # steps that are timed
 REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(case: Case, call: Call, spent: float, ship_seconds: float) -> Plan:
-    """Divide what is left of the minutes: up to a fifth asks the original, then a fifth tries and the rest trains.
+    """Divide what is left of the minutes: up to a fifth asks the original, then a seventh tries and the rest trains.
 
     `call`: the original; `spent`: seconds of the stages before; `ship_seconds`: what exporting and measuring it took.
     """
