@@ -47,6 +47,7 @@ def lacks_nncf() -> str | None:
 def _onnx_int8(source: Path, folder: Path) -> Path:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
 
     model = onnx.load(str(source))
     # torch's export infers shapes that onnxruntime's own inference contradicts; it makes them again.
@@ -55,7 +56,15 @@ def _onnx_int8(source: Path, folder: Path) -> Path:
     target = folder / f"{source.stem}.int8.onnx"
     with _quiet("root"):
         # Signed weights of eight bits overflow in AVX2's 16-bit sums unless the range is reduced to seven.
-        quantize_dynamic(model, str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=_no_vnni())
+        quantize_dynamic(
+            model,
+            str(target),
+            # What it calls Attention is an operator of its own with weights, not ONNX's.
+            op_types_to_quantize=[name for name in IntegerOpsRegistry if name != "Attention"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=_no_vnni(),
+        )
     return target
 
 

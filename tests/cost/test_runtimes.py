@@ -214,3 +214,21 @@ def test_a_deviation_is_found_where_there_is_one() -> None:
     ]
     for output, expected in cases:
         assert agree(wrapped, lambda _, output=output: output, [example]) == expected
+
+
+def test_attention_is_one_node_and_no_addition_is_fused_into_a_norm(
+    bert: tuple[nn.Module, Mapping[str, Tensor]], tmp_path: Path
+) -> None:
+    """ONNX Runtime's kernel for `Add` with a norm takes three times as long as the two apart."""
+    import onnx
+    import onnxruntime
+
+    wrapped, inputs = bert
+    artifact = OnnxRuntime().export(wrapped, inputs, DYNAMIC, tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as-run.onnx")
+    onnxruntime.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+    run = Counter(node.op_type for node in onnx.load(str(tmp_path / "as-run.onnx")).graph.node)
+    assert run["Attention"] == 1
+    assert run["SkipLayerNormalization"] == run["Softmax"] == 0
+    assert run["LayerNormalization"] == 3  # of the embeddings, of attention, of the feed-forward block
