@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 
 from archsmith.cost.agreement import resize
+from archsmith.cost.onnxgraph import tune
 from archsmith.cost.runtime import Arrays, Artifact, Precision, Session
 from archsmith.errors import BadInput
 
@@ -73,7 +74,7 @@ class OnnxRuntime:
         assert onnx_program is not None
         onnx_program.model.graph.outputs[0].name = OUTPUT
         _name_dimensions(onnx_program, names)
-        _keep_apart(onnx_program)
+        tune(onnx_program.model)
         onnx_program.save(str(file))
         return Artifact(self.name, "fp32", file)
 
@@ -144,18 +145,6 @@ def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> No
             shape = list(value.shape)
             shape[dim] = onnx_ir.SymbolicDim(label)
             value.shape = onnx_ir.Shape(shape)
-
-
-def _keep_apart(program: Any) -> None:
-    """Write residual additions before a norm as `Sum`.
-
-    ONNX Runtime fuses `Add` and the norm after it into a CPU kernel that takes three times as long as the two.
-    """
-    for node in program.model.graph:
-        if node.op_type == "Add" and any(
-            use.node.op_type == "LayerNormalization" and use.idx == 0 for use in node.outputs[0].uses()
-        ):
-            node.op_type = "Sum"
 
 
 @contextlib.contextmanager
