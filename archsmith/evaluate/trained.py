@@ -22,7 +22,8 @@ from archsmith.train import Fitted, Schedule
 from archsmith.trial import Proposal
 
 Architecture = Mapping[str, Value]
-RATE_PER_POINT, RATES = 6e-5, (3e-5, 2.5e-4)  # learning rate for each point that a cut has cost, and its bounds
+CHUNK = 64  # rows that are compared together, as many as a batch of training
+RATE_PER_POINT, RATES = 5e-5, (3e-5, 2.5e-4)  # learning rate for each point that a cut has cost, and its bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Teacher:
 
     `outputs` (train rows, outputs) float32, NaN where a row was not run; `hidden`: its hidden states on some rows, and
     None where distillation is global only; `calibration`: inputs that repair refits on, none where it is left out;
-    `judged`: the original's records on validation, None where nothing is compared with it.
+    `answered` (rows, outputs): the original's outputs on validation, None where nothing is compared with it.
     """
 
     model: nn.Module
@@ -40,7 +41,12 @@ class Teacher:
     outputs: np.ndarray | None = None
     hidden: Hidden | None = None
     calibration: Sequence[Mapping[str, Tensor]] = ()
-    judged: np.ndarray | None = None
+    answered: np.ndarray | None = None
+
+    @property
+    def judged(self) -> np.ndarray | None:
+        """The original's records on validation."""
+        return None if self.answered is None else self.task.judge(self.answered, "validation")
 
 
 @dataclass(frozen=True)
@@ -132,11 +138,27 @@ def teach(
         Schedule(effort.steps, effort.learning_rate),
         seed,
         batch=effort.batch,
-        validate=(lambda: validation_loss(wrapped, task)) if effort.checks else None,
+        validate=(lambda: distance(teacher, wrapped)) if effort.checks else None,
         checks=effort.checks,
         checkpoint=checkpoint,
         progress=(lambda step: progress(effort.local_steps + step, total)) if progress else None,
     )
+
+
+def distance(teacher: Teacher, wrapped: nn.Module) -> float:
+    """How far a wrapped network is from the original on validation: the task's divergence, or else points lost.
+
+    On some hundred rows, points go up and down by chance more than training moves them; the divergence hardly does.
+    """
+    if teacher.answered is None:
+        return validation_loss(wrapped, teacher.task)
+    outputs = answers(calling(wrapped), teacher.task, "validation")
+    pairs = [
+        (torch.from_numpy(outputs[begin : begin + CHUNK]), torch.from_numpy(teacher.answered[begin : begin + CHUNK]))
+        for begin in range(0, len(outputs), CHUNK)
+    ]
+    apart = [float(teacher.task.divergence(mine, whole)) for mine, whole in pairs]
+    return float(np.average(apart, weights=[len(mine) for mine, _ in pairs]))
 
 
 def validation_loss(wrapped: nn.Module, task: Task) -> float:
@@ -149,7 +171,8 @@ def compare(teacher: Teacher, wrapped: nn.Module) -> tuple[float, float]:
     task = teacher.task
     judged = task.judge(answers(calling(wrapped), task, "validation"), "validation")
     loss = 100.0 - task.quality(judged)
-    return loss, loss if teacher.judged is None else task.drop(judged, teacher.judged)
+    original = teacher.judged
+    return loss, loss if original is None else task.drop(judged, original)
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,13 +133,13 @@ def opener(runtime: Runtime, artifact: Artifact) -> Callable[[int], Session]:
     return lambda threads: runtime.open(artifact, threads)
 
 
-def judged_once(case: Case, served: Sequence[Served], times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Judged records on validation: the fastest fp32 file and every lower precision run; the other fp32 files, which
-    compute the same to within what was checked at their export, take that one's."""
+def answered_once(case: Case, served: Sequence[Served], times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs on validation: the fastest fp32 file and every lower precision run; the other fp32 files, which compute
+    the same to within what was checked at their export, take that one's."""
     whole = min((s for s in served if s.artifact.precision == "fp32"), key=lambda s: float(np.median(times[s.name])))
-    same = judge(case, whole, "validation")
+    same = answer(case, whole, "validation")
     return {
-        each.name: same if each.artifact.precision == "fp32" else judge(case, each, "validation") for each in served
+        each.name: same if each.artifact.precision == "fp32" else answer(case, each, "validation") for each in served
     }
 
 
@@ -152,14 +152,14 @@ def check_agreement(case: Case, wrapped: nn.Module, session: Session, artifact: 
         raise BadInput(law, f"a deviation of {apart:.1e} of the output's scale", str(artifact.path))
 
 
-def judge(case: Case, served: Served, part: Part) -> np.ndarray:
-    """The judged records of a part, as the file that is shipped gives them; on all cores."""
+def answer(case: Case, served: Served, part: Part) -> np.ndarray:
+    """Outputs for all rows of a part, as the file that is shipped gives them; on all cores."""
     session = served.reopen(os.cpu_count() or 1)
 
     def call(inputs: dict[str, Tensor]) -> np.ndarray:
         return session(arrays(inputs))
 
-    return case.task.judge(answers(call, case.task, part, batch=16), part)
+    return answers(call, case.task, part, batch=16)
 
 
 def time_all(

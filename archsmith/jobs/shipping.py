@@ -10,7 +10,16 @@ import numpy as np
 from torch import nn
 
 from archsmith.evaluate.trained import Teacher
-from archsmith.jobs.serving import Served, artifact_records, judge, reopened, serve, time_all, variants
+from archsmith.jobs.serving import (
+    Served,
+    answer,
+    answered_once,
+    artifact_records,
+    reopened,
+    serve,
+    time_all,
+    variants,
+)
 from archsmith.jobs.stages import Work
 from archsmith.jobs.training import Chosen
 from archsmith.jobs.verdict import fastest_meeting, whole_of
@@ -87,7 +96,8 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         files = work.record("model")["files"]
         smalls = reopened(work.case, work.run.folder("model"), files, "smaller", small_wrapped)
         times = time_all(case, [*wholes, *smalls], case.example(), 25.0)
-        judged = {each.name: judge(case, each, "validation") for each in smalls}
+        answered = answered_once(case, smalls, times)
+        judged = {name: case.task.judge(outputs, "validation") for name, outputs in answered.items()}
         qualities = {row["name"]: row["quality"] for row in before["variants"]}
         originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
         originals = [replace(v, quality=qualities[v.name]) for v in originals]
@@ -169,7 +179,7 @@ def open_holdout(
         whole = not variant.architecture and variant.path is None
         key = f"fp32 of the {'original' if whole else 'small one'}" if variant.precision == "fp32" else variant.name
         if key not in judged:
-            judged[key] = judge(case, files[variant.name], "holdout")
+            judged[key] = case.task.judge(answer(case, files[variant.name], "holdout"), "holdout")
         return judged[key]
 
     ladder = [

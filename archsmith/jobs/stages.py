@@ -20,7 +20,7 @@ from archsmith.jobs import select as selection
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import costs_of
 from archsmith.jobs.select import Point, Terrain
-from archsmith.jobs.serving import artifact_records, judged_once, serve, time_all, variants
+from archsmith.jobs.serving import answered_once, artifact_records, serve, time_all, variants
 from archsmith.jobs.verdict import whole_of
 from archsmith.model import Anatomy, examine, realise, reorder
 from archsmith.model.record import anatomy_from_json, anatomy_to_json
@@ -82,8 +82,9 @@ def original(work: Work) -> list[Variant]:
         wrapped = case.task.wrap(case.model).eval()
         served = serve(case, wrapped, folder, "original", work.progress.say)
         times = time_all(case, served, case.example(), 12.0)
-        judged = judged_once(case, served, times)
-        save_array(folder / "judged.npy", next(judged[s.name] for s in served if s.artifact.precision == "fp32"))
+        answered = answered_once(case, served, times)
+        save_array(folder / "answered.npy", next(answered[s.name] for s in served if s.artifact.precision == "fp32"))
+        judged = {name: case.task.judge(outputs, "validation") for name, outputs in answered.items()}
         found = variants(case, wrapped, served, times, judged, "validation")
         return {"variants": to_plain(found), "files": artifact_records(served, folder)}
 
@@ -115,8 +116,8 @@ def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
     order = work.stage("rank", rank)
     rows = sorted(drawn_rows(case, 3, REPAIRED), key=lambda row: int(case.task.lengths("train")[row]))
     calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
-    judged = load_array(work.run.folder("original") / "judged.npy")
-    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, judged=judged)
+    answered = np.array(load_array(work.run.folder("original") / "answered.npy"))
+    return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, answered=answered)
 
 
 def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,8 @@ def bound_of(case: Case, teacher: Teacher) -> float | None:
     if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
         return None
     if drop is None and quality is not None:
-        whole = 100.0 if teacher.judged is None else teacher.task.quality(teacher.judged)
-        return whole - quality
+        judged = teacher.judged
+        return (100.0 if judged is None else teacher.task.quality(judged)) - quality
     return DROP if drop is None else drop
 
 
@@ -157,15 +158,14 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     if not plan.trains:
         trial = best_trial(case, done, bound, 1.0)
         return train_one(work, teacher, terrain, trial, "train", 0.0, plan)
-    first_seconds, second_seconds = FIRST * plan.final_seconds, (1 - FIRST) * plan.final_seconds
-    if bound is None:
-        first_seconds, second_seconds = plan.final_seconds, 0.0
     trial = best_trial(case, done, bound, shrink_of(plan))
-    chosen = train_one(work, teacher, terrain, trial, "train", first_seconds, plan)
-    other = None if bound is None else next_trial(done, trial, chosen.drop, bound)
-    if other is None or bound is None:
+    if bound is None or next_trial(done, trial, math.inf, bound) is None:
+        return train_one(work, teacher, terrain, trial, "train", plan.final_seconds, plan)
+    chosen = train_one(work, teacher, terrain, trial, "train", FIRST * plan.final_seconds, plan)
+    other = next_trial(done, trial, chosen.drop, bound)
+    if other is None:
         return chosen
-    second = train_one(work, teacher, terrain, other, "train-again", second_seconds, plan)
+    second = train_one(work, teacher, terrain, other, "train-again", (1 - FIRST) * plan.final_seconds, plan)
     return better(chosen, second, bound)
 
 

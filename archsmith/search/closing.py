@@ -11,13 +11,15 @@ from archsmith.search.fresh import different, fresh
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
+STEP = 0.65  # from one cost to the next while only one end is known
+
 
 def closing_in(front: Sequence[tuple[float, Architecture]], objective: str, limit: float, first: float) -> Strategy:
     """The cheapest of `front` (cost above 0, architecture) whose `objective` is at most `limit`.
 
     It begins at the share `first` of the dearest cost, and goes on halfway (in logarithms) between the dearest that
-    was found to miss the limit and the cheapest dearer one that kept it. When no point is left between them: single
-    changes of the latter, at random.
+    was found to miss the limit and the cheapest dearer one that kept it; where one of the two is not known yet, by the
+    factor `STEP`. When no point is left between them: single changes of the latter, at random.
     """
     ordered = sorted(front, key=lambda pair: pair[0])
 
@@ -52,10 +54,11 @@ def brackets(
 
 
 def middle(points: Sequence[tuple[float, Architecture]], low: int, high: int, first: float | None) -> float:
-    """The cost to try next; an end that is not known yet stands at half the cheapest, or at the dearest."""
-    dearest = points[-1][0]
+    """The cost to try next, between the point that misses the limit and the one that keeps it."""
     if first is not None:
-        return first * dearest
-    below = points[low][0] if low >= 0 else points[0][0] / 2
-    above = points[high][0] if high < len(points) else dearest
-    return math.sqrt(below * above)
+        return first * points[-1][0]
+    if low < 0:
+        return STEP * points[min(high, len(points) - 1)][0]
+    if high >= len(points):
+        return points[low][0] / STEP
+    return math.sqrt(points[low][0] * points[high][0])

@@ -22,6 +22,7 @@ from archsmith.evaluate.trained import (
     Trained,
     _layer_pairs,
     develop,
+    distance,
     kept_stream,
     layer_paths,
     learning_rate,
@@ -285,11 +286,12 @@ def test_a_network_without_layers_needs_no_hidden_states(teacher: Teacher) -> No
 def test_the_rate_of_learning_grows_with_what_the_cut_has_cost(teacher: Teacher) -> None:
     """A whole network is trained gently, one that has lost its layers as fast as any."""
     task = teacher.task
-    judged = task.judge(answers(calling(task.wrap(teacher.model).eval()), task, "validation"), "validation")
-    compared = replace(teacher, judged=judged)
+    answered = answers(calling(task.wrap(teacher.model).eval()), task, "validation")
+    compared = replace(teacher, answered=answered)
     whole = learning_rate(compared, repaired(compared, {f"{L}.0.ffn": 48}))
-    gone = np.stack([judged[:, 0], judged[:, 0]], axis=1)  # an original that is never wrong: the small one is below it
-    cut = learning_rate(replace(teacher, judged=gone), repaired(compared, {f"{L}.0": False, f"{L}.2": False}))
+    # An original that is never wrong: the small one is below it.
+    right = np.eye(answered.shape[1], dtype=np.float32)[task.judge(answered, "validation")[:, 0]]
+    cut = learning_rate(replace(teacher, answered=right), repaired(compared, {f"{L}.0": False, f"{L}.2": False}))
     assert whole == RATES[0] < cut <= RATES[1]
 
 
@@ -309,3 +311,16 @@ def test_the_evaluator_gives_points_lost_and_milliseconds(teacher: Teacher) -> N
         "drop_points": pytest.approx(own),
         "latency_ms": 2.5,
     }
+
+
+def test_training_ends_at_the_check_that_is_nearest_to_the_original(teacher: Teacher) -> None:
+    """By divergence from its answers."""
+    task = teacher.task
+    compared = replace(teacher, answered=answers(calling(task.wrap(teacher.model).eval()), task, "validation"))
+    small, fitted = develop(compared, {f"{L}.0.ffn": 8}, Effort(steps=6, batch=16, checks=3), 0)
+    assert fitted is not None
+    values = [value for _, value in fitted.validated]
+    assert len(values) == 3
+    assert distance(compared, task.wrap(small).eval()) == pytest.approx(min(values))
+    assert distance(compared, task.wrap(copy.deepcopy(teacher.model)).eval()) == pytest.approx(0.0, abs=1e-5)
+    assert min(values) > 1e-4
