@@ -27,6 +27,16 @@ def test_python_on_a_page_compiles(page: Path) -> None:
         compile(code, page.name, "exec")
 
 
+@pytest.mark.parametrize("page", ["space", "search", "study"])
+def test_a_page_that_teaches_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8"), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {"__name__": page}
+    for code in blocks:
+        exec(compile(code, page, "exec"), names)
+
+
 def test_every_command_and_option_in_the_readme_exists() -> None:
     blocks = "".join(re.findall(r"```\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL))
     lines = [line.split() for line in blocks.replace("\\\n", " ").splitlines() if line.startswith("archsmith ")]
