@@ -31,7 +31,7 @@ FASTER, SAME_SETTING, DROP = 14.0, 3.4, 1.0
 def run(record: Record, options: argparse.Namespace) -> None:
     """MiniLM on SST-2: how much faster at no more than one point lost on the holdout."""
     if reason := lacks_bf16():
-        record.say("bf16", f"not available here: {reason}")
+        record.say("bf16", reason)
     speedups, same, drops = [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(options.seeds):

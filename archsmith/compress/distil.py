@@ -92,9 +92,11 @@ def distil(
         raise ArchsmithError(f"cached outputs must be of the train part: {len(outputs)} for {task.size('train')} rows")
 
     answered = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+    # So many rows that about `batch` of them have an answer.
+    drawn = round(batch * len(answered) / max(1, answered.sum()))
 
     def passes(epoch: int) -> Iterable[list[int]]:
-        for rows in task.batches("train", batch, np.random.default_rng([seed, epoch])):
+        for rows in task.batches("train", drawn, np.random.default_rng([seed, epoch])):
             known = [row for row in rows if answered[row]]
             if known:
                 yield known

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsmith.cost import OpenVINO
+from archsmith.cost.cpu import lacks_bf16
 from archsmith.jobs.case import DEMO_DATA, DEMO_MODEL, Request, prepare
 from archsmith.jobs.optimize import check_out, start
 from archsmith.report.result import Result
@@ -21,9 +22,14 @@ def demo(
         task="sentence-embedding",
         data=DEMO_DATA,
         targets=("drop<=2.0",),
-        runtime="openvino" if OpenVINO().available() is None else "onnxruntime",
+        runtime=fastest_runtime(),
         threads=threads,
         minutes=minutes,
         seed=seed,
     )
     return start(prepare(request), out, progress)
+
+
+def fastest_runtime() -> str:
+    """The runtime that serves encoders fastest here: OpenVINO in bf16, else ONNX Runtime in int8."""
+    return "openvino" if OpenVINO().available() is None and lacks_bf16() is None else "onnxruntime"

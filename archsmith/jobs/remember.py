@@ -44,8 +44,9 @@ def remember(work: Work, teacher: Teacher, measured: Sequence[Variant], made: Pl
     task: Any = case.task
     if made.extra_rows:
         task = task.extended(made.extra_rows, case.rng(6))
-    drawn = case.rng(9).permutation(task.size("train"))[: made.label_rows + made.extra_rows]
-    rows = [int(row) for row in np.sort(drawn)]
+    real = case.task.size("train")
+    rows = [int(row) for row in np.sort(case.rng(9).permutation(real)[: made.label_rows])]
+    rows += range(real, task.size("train"))
 
     def label(folder: Path) -> JSON:
         began = time.perf_counter()
