@@ -196,7 +196,7 @@ def _edge(context: typer.Context, run: Path | None = None) -> Iterator[None]:
         if isinstance(error, BudgetNotReachable) and run is not None and (run / "result.json").exists():
             from archsmith.report.result import read_result
 
-            _print_result(read_result(run), run, as_json=False)
+            _print_result(read_result(run), run, as_json=context.params.get("as_json", False))
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

@@ -19,12 +19,13 @@ def arrays(inputs: Mapping[str, Tensor]) -> Arrays:
 
 
 def agree(wrapped: nn.Module, session: Session, examples: Iterable[Mapping[str, Tensor]]) -> float:
-    """Largest absolute deviation of the session's outputs from `wrapped`'s, over all examples; NaN counts as inf.
+    """Largest deviation of the session's outputs from `wrapped`'s over the largest of these (or over 1 where that is
+    larger), of all examples; NaN counts as inf.
 
     >>> double = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(double.weight, 2.0)
     >>> agree(double, lambda arrays: arrays["input"] * 2.5, [{"input": torch.ones(3, 1)}])
-    0.5
+    0.25
     """
     largest = 0.0
     for inputs in examples:
@@ -33,7 +34,7 @@ def agree(wrapped: nn.Module, session: Session, examples: Iterable[Mapping[str, 
         found = session(arrays(inputs))
         if expected.shape != found.shape:
             return float("inf")
-        deviation = float(np.abs(expected - found).max(initial=0.0))
+        deviation = float(np.abs(expected - found).max(initial=0.0) / max(1.0, np.abs(expected).max(initial=0.0)))
         largest = max(largest, deviation if np.isfinite(deviation) else float("inf"))
     return largest
 

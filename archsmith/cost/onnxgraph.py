@@ -42,7 +42,7 @@ def flatten_heads(model: ir.Model) -> None:
         if after is None or merged is None or _perm(after) != HEADS_FIRST or not all(flat):
             continue
         heads = [found[1] for found in flat if found]
-        if heads[1] != heads[2]:
+        if heads[1] != heads[2] or not _merges_heads(after.outputs[0], merged.outputs[0]):
             continue
         for index, found in enumerate(flat):
             node.replace_input_with(index, found[0] if found else None)
@@ -63,10 +63,20 @@ def _unsplit(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     reshape = split.producer() if split is not None else None
     if split is None or reshape is None or reshape.op_type != "Reshape" or split.shape is None:
         return None
-    flat, heads = reshape.inputs[0], split.shape[2] if len(split.shape) == 4 else None
-    if flat is None or flat.shape is None or len(flat.shape) != 3 or not isinstance(heads, int):
+    flat = reshape.inputs[0]
+    if flat is None or not _merges_heads(split, flat) or not isinstance(split.shape[2], int):
         return None
-    return flat, heads
+    return flat, split.shape[2]
+
+
+def _merges_heads(split: ir.Value, flat: ir.Value) -> bool:
+    """Whether the shapes are (B, L, N, H) and (B, L, N * H), and no other division of the same numbers."""
+    if split.shape is None or flat.shape is None or len(split.shape) != 4 or len(flat.shape) != 3:
+        return False
+    batch, length, heads, width = split.shape
+    whole = flat.shape[2]
+    counted = isinstance(heads, int) and isinstance(width, int) and isinstance(whole, int)
+    return counted and heads * width == whole and [batch, length] == list(flat.shape)[:2]
 
 
 def join_products(model: ir.Model) -> None:

@@ -16,8 +16,11 @@ from archsmith.errors import BadInput
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.model.load import Loaded, demo_model, load
 from archsmith.model.load import named_inputs as named
+from archsmith.model.running import check_runs
+from archsmith.model.share import skeleton
 from archsmith.tasks import SentenceEmbedding, Task, TextClassification
 from archsmith.tasks.docstrings import docstring_pairs
+from archsmith.tasks.read import READERS
 
 DEMO_DATA = "docstrings of the installed packages"
 DEMO_TOKENS = 64  # of a docstring: enough to tell it from two thousand others, and half the work of 128
@@ -94,20 +97,37 @@ def prepare(request: Request) -> Case:
         raise BadInput("a task is one that archsmith knows", repr(request.task), "--task", remedy)
     source = str(demo_model()) if request.model == DEMO_MODEL else request.model
     for name, path in (("--data", request.data), ("--validation", request.validation), ("--holdout", request.holdout)):
-        if path is not None and path != DEMO_DATA and ("/" in path or "." in path) and not Path(path).exists():
+        named_file = path is not None and (Path(path).suffix.lower() in READERS or Path(path).is_absolute())
+        if path is not None and named_file and not Path(path).exists():
             raise BadInput("a data file must exist", "nothing", f"{name} {path}", "check the path")
     loaded = load(source, allow_code=request.allow_code, task=request.task)
-    return Case(request, loaded, TASKS[request.task](request, loaded), targets)
+    return runs(Case(request, loaded, TASKS[request.task](request, loaded), targets))
 
 
 def prepared(request: Request, model: nn.Module | str, task: Task, example: Any = None) -> Case:
     """A case of a model and a task that the caller holds."""
     check(request)
+    if getattr(task, "holdout_opened", False):
+        law = "a task serves one run, since its holdout is read once"
+        raise BadInput(law, "one that was used", "task", "make another")
     if isinstance(model, str):
-        return Case(request, load(model, allow_code=request.allow_code), task, parse_targets(request.targets))
-    inputs = named(model, example, "example") if example is not None else None
-    loaded = Loaded(model.eval(), getattr(task, "tokenizer", None), type(model).__name__, "module", example=inputs)
-    return Case(request, loaded, task, parse_targets(request.targets))
+        loaded = load(model, allow_code=request.allow_code)
+    else:
+        inputs = named(model, example, "example") if example is not None else None
+        # The caller's own modules keep their mode and their parameters' gradients.
+        own = skeleton(model).eval()
+        loaded = Loaded(own, getattr(task, "tokenizer", None), type(model).__name__, "module", example=inputs)
+    return runs(Case(request, loaded, task, parse_targets(request.targets)))
+
+
+def runs(case: Case) -> Case:
+    """The case, if its model runs on the call that is timed and repeats itself. Raises `BadInput`."""
+    positions = _positions(case.loaded)
+    if positions is not None and case.request.length > positions:
+        found = f"{case.request.length} tokens for {positions}"
+        raise BadInput("a call must fit the model's positions", found, "--length", f"give at most {positions}")
+    check_runs(case.task.wrap(case.model).eval(), case.example())
+    return case
 
 
 def check(request: Request) -> None:
@@ -134,10 +154,16 @@ def _tokenizer(loaded: Loaded) -> Any:
 
 def _longest(loaded: Loaded) -> int | None:
     """Tokens that the model's position table has room for."""
+    positions = _positions(loaded)
+    return None if positions is None else min(512, positions)
+
+
+def _positions(loaded: Loaded) -> int | None:
+    """Rows of the model's position table, if its config tells."""
     config = getattr(loaded.model, "config", None)
     longest = getattr(config, "max_position_embeddings", None)
     offset = 2 if getattr(config, "model_type", "") and getattr(config, "pad_token_id", 0) == 1 else 0
-    return min(512, int(longest) - offset) if isinstance(longest, int) and longest > 8 else None
+    return int(longest) - offset if isinstance(longest, int) and longest > 8 else None
 
 
 def _classification(request: Request, loaded: Loaded) -> Task:

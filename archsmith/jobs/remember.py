@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from archsmith.cost import arrays
 from archsmith.evaluate.trained import Teacher
@@ -73,6 +74,11 @@ def answering(work: Work, measured: Sequence[Variant]) -> Call:
     wanted = (setting.runtime, setting.precision)
     files = [row for row in work.record("original")["files"] if (row["runtime"], row["precision"]) == wanted]
     folder = work.run.folder("original")
-    served = reopened(case, folder, files, "original", case.task.wrap(case.model).eval())[0]
-    session = served.reopen(os.cpu_count() or 1)
-    return lambda inputs: session(arrays(inputs))
+    whole = case.task.wrap(case.model).eval()
+    session = reopened(case, folder, files, "original", whole)[0].reopen(os.cpu_count() or 1)
+
+    def call(inputs: dict[str, Tensor]) -> np.ndarray:
+        assert whole is not None  # PyTorch's session holds its module weakly; it lives as long as this function
+        return session(arrays(inputs))
+
+    return call

@@ -28,6 +28,7 @@ from archsmith.cost import (
     weight_bytes,
 )
 from archsmith.cost import count as count_costs
+from archsmith.cost.memory import serving_peak
 from archsmith.errors import BadInput
 from archsmith.jobs.case import Case
 from archsmith.report.result import Variant
@@ -144,9 +145,12 @@ def answered_once(case: Case, served: Sequence[Served], times: Mapping[str, np.n
 
 
 def check_agreement(case: Case, wrapped: nn.Module, session: Session, artifact: Artifact) -> None:
-    """An exported file computes what the module computes, at several batch sizes and lengths; else `BadInput`."""
+    """An exported file computes what the module computes, at several batch sizes and lengths and with padding; else
+    `BadInput`."""
     shapes = [(1, 8), (3, 24), (2, case.request.length)]
-    apart = agree(wrapped, session, [case.task.example(batch, max(8, length)) for batch, length in shapes])
+    lengths = case.task.lengths("train")
+    padded = case.task.inputs("train", [int(lengths.argmin()), int(lengths.argmax())])
+    apart = agree(wrapped, session, [padded, *(case.task.example(batch, max(8, length)) for batch, length in shapes)])
     if not apart <= AGREES:
         law = "an exported file computes what the module computes"
         raise BadInput(law, f"a deviation of {apart:.1e} of the output's scale", str(artifact.path))
@@ -187,8 +191,10 @@ def variants(
     with torch.no_grad():
         costs = count_costs(wrapped, case.example())
     found = []
+    wanted = case.limit("memory") is not None
     for each in served:
         latency = summarise(times[each.name])
+        own_file = each.artifact.runtime != "pytorch"  # PyTorch is not served from a file
         found.append(
             Variant(
                 name=each.name,
@@ -200,6 +206,9 @@ def variants(
                 parameters=costs.parameters,
                 macs=costs.macs,
                 bytes=each.bytes,
+                peak_bytes=serving_peak(each.artifact, arrays(case.example()), threads=case.request.threads)
+                if wanted and own_file
+                else None,
                 measured_on=part,
             )
         )

@@ -102,7 +102,13 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
         originals = [replace(v, quality=qualities[v.name]) for v in originals]
         found = variants(case, small_wrapped, smalls, times, judged, "validation")
-        paths = {each.name: f"model/{each.artifact.path.relative_to(work.run.folder('model'))}" for each in smalls}
+        folder = work.run.folder("model")
+        paths = {
+            each.name: "model"
+            if each.artifact.runtime == "pytorch"
+            else f"model/{each.artifact.path.relative_to(folder).as_posix()}"
+            for each in smalls
+        }
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
         best = fastest_meeting(case, found, standard(shipped, found, originals))
         rungs, holdout = open_holdout(work, rungs_of(originals, found, best), [*wholes, *smalls])
@@ -166,7 +172,8 @@ def open_holdout(
 ) -> tuple[tuple[Variant, ...], Holdout | None]:
     """The rungs by their names, on the holdout, once; and the last of them against the first, on the same rows.
 
-    Files in fp32 compute what their module computes, which their export checked: one of them is run for all.
+    What ships is run from its own file. Other files in fp32 compute what their module computes, which their export
+    checked: one of them is run for all of the original, and one for all of the small network.
     """
     case = work.case
     if case.task.size("holdout") == 0:
@@ -174,12 +181,14 @@ def open_holdout(
     case.task.open_holdout()
     files = {each.name: each for each in served}
     judged: dict[str, np.ndarray] = {}
+    best = rungs["all together"]
 
     def found(variant: Variant) -> np.ndarray:
         whole = not variant.architecture and variant.path is None
         key = f"fp32 of the {'original' if whole else 'small one'}" if variant.precision == "fp32" else variant.name
         if key not in judged:
-            judged[key] = case.task.judge(answer(case, files[variant.name], "holdout"), "holdout")
+            own = best if not whole and variant.precision == best.precision else variant
+            judged[key] = case.task.judge(answer(case, files[own.name], "holdout"), "holdout")
         return judged[key]
 
     ladder = [

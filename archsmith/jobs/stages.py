@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,7 +159,8 @@ def drawn_rows(case: Case, place: int, most: tuple[int, int]) -> list[int]:
 def served_best(case: Case, measured: Sequence[Variant]) -> Variant:
     """The fastest (runtime, precision) of the original that keeps its quality: what the search ships on."""
     whole = whole_of(measured)
-    allowed = min(1.0, max(0.2, (case.limit("drop") or 1.0) / 2))
+    drop = case.limit("drop")
+    allowed = min(1.0, max(0.2, (1.0 if drop is None else drop) / 2))
     able = [v for v in measured if v.quality is not None and v.quality >= (whole.quality or 0.0) - allowed]
     if case.request.runtime != "all":
         able = [v for v in able if v.runtime == case.request.runtime] or able
@@ -222,10 +224,21 @@ def bench_of(case: Case, folder: Path, probes: int) -> Bench:
 
 def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:
     """Whether an architecture keeps the bounds on parameters, MACs and size that need no training to know."""
-    bounds = {metric: case.limit(metric) for metric in ("parameters", "macs", "size")}
-    if all(bound is None for bound in bounds.values()):
+    if all(case.limit(metric) is None for metric in ("parameters", "macs", "size")):
         return True
     costs = costs_of(case, teacher, architecture)
-    # int8 files are about a quarter as large; which precision ships is known only later.
-    found = {"parameters": costs.parameters, "macs": costs.macs, "size": costs.weight_bytes / 4}
-    return all(bound is None or found[metric] <= bound for metric, bound in bounds.items())
+    return costs_allowed(case, {"macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes})
+
+
+def costs_allowed(case: Case, costs: Mapping[str, float]) -> bool:
+    """Whether `parameters`, `macs` and `weight_bytes` of an architecture keep the bounds on them.
+
+    int8 files are about a quarter as large as fp32 ones, and PyTorch has none; which precision ships is known later.
+    """
+    smaller = 1 if case.request.runtime == "pytorch" else 4
+    found = {
+        "parameters": costs["parameters"],
+        "macs": costs["macs"],
+        "size": costs["weight_bytes"] / smaller,
+    }
+    return all(value <= (math.inf if (bound := case.limit(m)) is None else bound) for m, value in found.items())

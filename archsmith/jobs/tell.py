@@ -9,7 +9,6 @@ from typing import Any
 
 from archsmith.cost import LatencyModel
 from archsmith.evaluate.blocks import skipped
-from archsmith.jobs.select import Point
 from archsmith.jobs.shipping import Final
 from archsmith.jobs.stages import Work
 from archsmith.jobs.verdict import outcomes
@@ -21,7 +20,6 @@ from archsmith.report.page import write_page
 from archsmith.report.picture import write_picture
 from archsmith.report.result import Result, Variant, write_result
 from archsmith.report.story import LatencyPoint, Story, Verdict, Width, write_story
-from archsmith.space import Architecture
 from archsmith.study import Store
 
 
@@ -78,10 +76,13 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
 
 
 def floor_ms(work: Work) -> float | None:
-    """The least latency of any architecture on the front, predicted."""
+    """The least latency of any architecture on the front, predicted, and corrected by what a timing was off."""
     rows = work.record("front")
-    points = [Point(Architecture.from_json(a), score, ms) for a, score, ms in rows]
-    return min((point.ms for point in points), default=None)
+    least = min((ms for _, _, ms in rows), default=None)
+    if least is None or not work.run.finished("calibrate"):
+        return least
+    timed = work.record("calibrate")
+    return float(least * timed["ms"] / timed["predicted"])
 
 
 def tell_story(work: Work, final: Final) -> Story:

@@ -18,7 +18,7 @@ from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develo
 from archsmith.jobs.case import Case
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, streams_of
-from archsmith.jobs.stages import NEAR_LIMIT, Work
+from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed
 from archsmith.model import realise
 from archsmith.search import closing_in, regularised_evolution
 from archsmith.space import JSON, Architecture, Value
@@ -151,6 +151,7 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     """The architecture that ships: of the trials if nothing is trained, else after its long training."""
     case = work.case
     done = [trial for trial in trials if trial.status == "complete"]
+    done = [trial for trial in done if costs_allowed(case, trial.values)] or done
     if not done:
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")

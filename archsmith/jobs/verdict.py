@@ -44,8 +44,14 @@ def free_win(case: Case, measured: Sequence[Variant]) -> Variant | None:
     if not any(target.metric in COSTS for target in case.targets):
         return None
     whole = whole_of(measured)
-    able = [v for v in measured if meets_all(case, v, whole)]
+    able = [v for v in of_runtime(case, measured) if meets_all(case, v, whole)]
     return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or 0.0), default=None)
+
+
+def of_runtime(case: Case, measured: Sequence[Variant]) -> list[Variant]:
+    """The variants on the runtime that was asked for. PyTorch, measured beside it, is none."""
+    wanted = case.request.runtime
+    return [v for v in measured if wanted in ("all", v.runtime)]
 
 
 def whole_of(measured: Sequence[Variant]) -> Variant:
@@ -55,6 +61,7 @@ def whole_of(measured: Sequence[Variant]) -> Variant:
 
 def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> Variant:
     """What ships: of the variants that keep most targets the fastest, or the best where only costs are bounded."""
+    measured = of_runtime(case, measured)
     kept = {v.name: sum(met(t, value_of(t, v, whole)) for t in case.targets) for v in measured}
     most = max(kept.values())
     able = [v for v in measured if kept[v.name] == most]

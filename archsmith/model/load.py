@@ -142,10 +142,11 @@ def _from_factory(source: str, allow_code: bool) -> Loaded:
         raise BadInput(law, f"{type(error).__name__}: {error}", source) from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
-        raise BadInput("a factory returns (module, example inputs)", type(made).__name__, source)
+    if not (isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module)):
+        raise BadInput("a factory returns (module, example inputs[, tokenizer])", type(made).__name__, source)
     model = made[0].float().eval()
-    return Loaded(model, None, source, "module", example=named_inputs(model, made[1], source))
+    tokenizer = made[2] if len(made) == 3 else None
+    return Loaded(model, tokenizer, source, "module", example=named_inputs(model, made[1], source))
 
 
 def named_inputs(model: nn.Module, example: Any, place: str) -> dict[str, Tensor]:

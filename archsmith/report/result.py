@@ -99,7 +99,18 @@ class Result:
         if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
             raise BadInput("a result is saved into a new or empty folder", "files in it", str(goal), "name another")
         shutil.copytree(self.folder / "model", goal, dirs_exist_ok=True)
-        write_json(goal / "result.json", self)
+
+        def moved(variant: Variant) -> Variant:
+            return replace(variant, path=variant.path and (variant.path.removeprefix("model").lstrip("/") or "."))
+
+        here = replace(
+            self,
+            original=moved(self.original),
+            best=moved(self.best),
+            ladder=tuple(moved(rung) for rung in self.ladder),
+            front=tuple(moved(point) for point in self.front),
+        )
+        write_json(goal / "result.json", here)
         return goal
 
 

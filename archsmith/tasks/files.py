@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,8 @@ def divide(
     rows = {part: Rows(own.joined(), strata[part], own.table.source) for part, own in texts.items()}
     given: dict[Part, Rows] = {part: own for part, own in rows.items() if part != "train"}
     kept, report = split(rows["train"], given, rng, shares)
+    if stacked:
+        kept, report = without_shared_halves(texts, kept, report)
     encodings: dict[Part, Encodings] = {}
     for part, numbers in kept.items():
         own = texts.get(part, texts["train"])
@@ -93,6 +95,31 @@ def divide(
             raise BadInput(law, repr(own.columns[0][row])[:60], own.table.place(row), "change or remove the row")
     sample = [column[int(kept["train"][0])] for column in texts["train"].columns]
     return Parted(encodings, kept, find_frame(tokenizer, sample[:1] if stacked else sample), report)
+
+
+def without_shared_halves(
+    texts: Mapping[Part, Texts], kept: Mapping[Part, np.ndarray], report: SplitReport
+) -> tuple[dict[Part, np.ndarray], SplitReport]:
+    """Without pairs of which one half is in a part that goes before: a text that is found there has been learnt."""
+    left = dict(kept)
+    removed: dict[str, int] = dict(report.duplicates)
+
+    def halves(part: Part, column: int) -> list[str]:
+        own = texts.get(part, texts["train"]).columns[column]
+        return [" ".join(own[row].lower().split()) for row in left[part]]
+
+    losers: tuple[tuple[Part, Part], ...] = (("validation", "holdout"), ("train", "holdout"), ("train", "validation"))
+    for loser, winner in losers:
+        known = {*halves(winner, 0), *halves(winner, 1)}
+        shared = [a in known or b in known for a, b in zip(halves(loser, 0), halves(loser, 1), strict=True)]
+        stay = np.flatnonzero(~np.array(shared, dtype=bool))
+        if not len(stay):
+            source = texts.get(loser, texts["train"]).table.source
+            law = f"{loser} must have pairs of which no half is in {winner}"
+            raise BadInput(law, "none", source, "give different data for each part")
+        removed[f"{loser} in {winner}"] = removed.get(f"{loser} in {winner}", 0) + int(sum(shared))
+        left[loser] = left[loser][stay]
+    return left, replace(report, rows={part: len(rows) for part, rows in left.items()}, duplicates=removed)
 
 
 def _longest(tokenizer: Tokenizer, asked: int | None) -> int:

@@ -196,3 +196,24 @@ def test_relations_are_the_same_in_any_width() -> None:
 )
 def test_relations_are_left_out_where_there_are_none(states: Tensor, mask: Tensor | None) -> None:
     assert float(relation_loss(states, states + 1, mask)) == 0.0
+
+
+def test_batches_are_full_though_few_rows_have_answers(known: Known) -> None:
+    """A quarter of 64 rows has answers: batches of 8 are made of 32 rows each."""
+    outputs = known.outputs.copy()
+    outputs[np.arange(ROWS) % 4 != 0] = np.nan
+    sizes: list[int] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(known.task, name)
+
+        def inputs(self, part: Any, rows: list[int]) -> dict[str, Tensor]:
+            sizes.append(len(rows))
+            found: dict[str, Tensor] = known.task.inputs(part, rows)
+            return found
+
+    task: Any = Watched()
+    small, _ = known.small("ffn", 0.5)
+    distil(known.wrapped(small), task, outputs, Schedule(8), 0, batch=8)
+    assert sum(sizes) / 8 == pytest.approx(8, abs=1)  # a step's rows may be shared out over cores

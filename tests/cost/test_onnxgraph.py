@@ -24,7 +24,14 @@ def model(body: str, weights: dict[str, tuple[int, ...]], inputs: str = "float[B
     made.graph.initializer.extend(
         numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in weights.items()
     )
-    shapes = {"split4": [0, 0, 2, 4], "join": [0, -1, 8]}
+    shapes = {
+        "split4": [0, 0, 2, 4],
+        "join": [0, 0, 8],
+        "whole": [0, -1, 8],
+        "tokens": [-1, 8],
+        "back": [2, -1, 8],
+        "chunk": [-1, 1, 2, 4],
+    }
     made.graph.initializer.extend(
         numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items() if name in body
     )
@@ -107,10 +114,25 @@ def test_heads_that_something_else_comes_between_stay(old: str, new: str) -> Non
     assert kinds["Transpose"] == 4
 
 
+def test_heads_that_are_merged_with_the_batch_stay() -> None:
+    """As GPT-2's export has it: its linear layers see (B * L, N * H)."""
+    body = ATTENTION.replace("m = Reshape(t, join)", "m = Reshape(t, tokens)")
+    body = body.replace("o = MatMul(m, wo)", "p = MatMul(m, wo) o = Reshape(p, back)")
+    _, kinds = tuned(model(body, WEIGHTS), tune)
+    assert kinds["Transpose"] == 4
+
+
+def test_a_sequence_in_chunks_stays() -> None:
+    body = ATTENTION.replace("split4", "chunk").replace("join", "back")
+    _, kinds = tuned(model(body, WEIGHTS), flatten_heads)
+    assert kinds["Transpose"] == 4
+
+
 def test_dimensions_in_another_order_are_not_heads() -> None:
     body = ATTENTION
     for name in "qkv":
         body = body.replace(f"[0, 2, 1, 3]>({name}4)", f"[0, 1, 2, 3]>({name}4)")
+    body = body.replace("join", "whole")
     _, kinds = tuned(model(body, WEIGHTS), flatten_heads)
     assert kinds["Transpose"] == 4
 

@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from archsmith.jobs.plan import Plan
+from archsmith.jobs.stages import costs_allowed
 from archsmith.jobs.training import Chosen, best_trial, better, bound_of, next_trial, shrink_of
 from archsmith.space import Architecture
 from archsmith.trial import Proposal, Trial
@@ -84,3 +85,19 @@ def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
     assert shrink_of(Plan(0, 0, 0, 0.0, 0.0, 0)) == 1.0
     assert shrink_of(Plan(1, 0, 2, 20.0, 10.0, 8)) == 1.0  # no longer than the trial
     assert 0.3 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8)) < 0.7
+
+
+def test_a_trial_beyond_the_bounds_on_costs_is_not_chosen() -> None:
+    """int8 files are a quarter as large as fp32 ones, PyTorch has none."""
+
+    def bounded(runtime: str, **limits: float) -> Any:
+        return SimpleNamespace(limit=lambda metric: limits.get(metric), request=SimpleNamespace(runtime=runtime))
+
+    costs = {"parameters": 10.0, "macs": 100.0, "weight_bytes": 40.0}
+    assert costs_allowed(bounded("all"), costs)
+    assert costs_allowed(bounded("all", parameters=10, macs=100, size=10), costs)
+    assert not costs_allowed(bounded("all", parameters=9), costs)
+    assert not costs_allowed(bounded("all", macs=99), costs)
+    assert not costs_allowed(bounded("all", size=9), costs)
+    assert not costs_allowed(bounded("pytorch", size=39), costs)
+    assert costs_allowed(bounded("pytorch", size=40), costs)

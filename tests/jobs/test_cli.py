@@ -132,6 +132,14 @@ def test_an_unreachable_budget_shows_the_ladder_the_target_and_the_floor(
     assert err == "error: latency<=3ms cannot be met\n"
 
 
+def test_an_unreachable_budget_is_json_where_json_was_asked(
+    capsys: pytest.CaptureFixture[str], context: typer.Context, run: Path
+) -> None:
+    context.params["as_json"] = True
+    assert ended(context, run, BudgetNotReachable("latency<=3ms cannot be met")) == 3
+    assert json.loads(capsys.readouterr().out)["targets"][0]["met"] is False
+
+
 def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], context: typer.Context, run: Path) -> None:
     assert ended(context, run, KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == f"stopped; `archsmith resume {run}` goes on\n"

@@ -123,12 +123,18 @@ def test_a_module_with_a_task_object_is_optimised_and_left_alone(
         tokenizer=AutoTokenizer.from_pretrained(kind_bert),
         rng=np.random.default_rng(0),
     )
+    model.train()
+    model.classifier.bias.grad = torch.ones(2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result = archsmith.optimize(
         model, task, targets=["parameters<=60K"], runtime="pytorch", minutes=0.2, length=32, out=tmp_path / "run"
     )
     assert result.best.parameters <= 60_000
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training and torch.equal(model.classifier.bias.grad, torch.ones(2))
+    with pytest.raises(BadInput, match="one run"):
+        archsmith.optimize(model, task, runtime="pytorch", length=32, out=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +148,7 @@ def test_a_module_with_a_task_object_is_optimised_and_left_alone(
         ({"threads": 0}, "threads"),
         ({"batch": 0}, "batch"),
         ({"length": -1}, "length"),
+        ({"length": 65}, "positions"),
         ({"seed": -1}, "seed"),
         ({"runtime": "tensorrt"}, "runtime"),
         ({"metric": "bleu"}, "metric"),

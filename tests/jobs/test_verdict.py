@@ -23,7 +23,7 @@ WHOLE = variant("pytorch fp32", runtime="pytorch")
 
 
 def case(*targets: str) -> Any:
-    return SimpleNamespace(targets=parse_targets(targets))
+    return SimpleNamespace(targets=parse_targets(targets), request=SimpleNamespace(runtime="all"))
 
 
 MET: list[tuple[str, dict[str, Any], bool]] = [
@@ -118,3 +118,13 @@ def test_an_unmet_line_names_the_value_and_the_floor(
     said = line(target, "parameters<=1K", floors=floors, **values)
     assert wanted in said and "parameters" not in said
     assert "\n" not in said and "here" in said
+
+
+def test_what_ships_is_on_the_runtime_that_was_asked_for() -> None:
+    """PyTorch is measured beside it: it is neither a free win nor what ships, however fast."""
+    quick = variant("pytorch bf16", runtime="pytorch", latency_ms=1.0)
+    slow = variant("onnx fp32", runtime="onnxruntime", latency_ms=4.5)
+    asked = SimpleNamespace(targets=parse_targets(["latency<=5ms"]), request=SimpleNamespace(runtime="onnxruntime"))
+    assert free_win(asked, [WHOLE, quick, slow]) == slow  # type: ignore[arg-type]
+    assert fastest_meeting(asked, [WHOLE, quick, slow], WHOLE) == slow  # type: ignore[arg-type]
+    assert free_win(case("latency<=5ms"), [WHOLE, quick, slow]) == quick

@@ -116,6 +116,11 @@ def test_save_copies_what_ships_and_never_over_files(result: Result, tmp_path: P
     (tmp_path / "run" / "model" / "config.json").write_text("{}")
     placed = write_result(result, tmp_path / "run")
     goal = placed.save(tmp_path / "shipped")
+    paths = {variant.path for variant in (placed.best, *placed.ladder) if variant.path}
+    saved = read_result(goal)
+    assert paths and {variant.path for variant in (saved.best, *saved.ladder) if variant.path} == {
+        path.removeprefix("model/") if path != "model" else "." for path in paths
+    }
     assert sorted(path.name for path in goal.iterdir()) == ["config.json", "result.json"]
     with pytest.raises(BadInput, match="empty folder"):
         placed.save(goal)

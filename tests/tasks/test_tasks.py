@@ -284,6 +284,22 @@ def test_recall_counts_the_nearer_bodies(tmp_path: Path, tokenizer: Any) -> None
     assert task.quality(np.array([0, 9, 10, 11])) == 50.0
 
 
+def test_a_half_of_a_pair_is_in_one_part_only(tmp_path: Path, tokenizer: Any) -> None:
+    """A body that is searched in the end must not have been learnt with another question."""
+    (tmp_path / "d.tsv").write_text(
+        "question\tanswer\n" + "\n".join(f"{some_text(i)}\t{some_text(i + 5000)}" for i in range(40))
+    )
+    held = [f"{some_text(900)}\t{some_text(5003).upper()}", f"{some_text(7)}\t{some_text(901)}"]
+    (tmp_path / "h.tsv").write_text("question\tanswer\n" + "\n".join(held))
+    (tmp_path / "v.tsv").write_text(f"question\tanswer\n{some_text(902)}\t{some_text(903)}")
+    task = SentenceEmbedding.from_files(
+        tmp_path / "d.tsv", tmp_path / "v.tsv", tmp_path / "h.tsv", tokenizer=tokenizer, rng=np.random.default_rng(0)
+    )
+    assert task.pairs("train") == 38
+    assert task.split.duplicates["train in holdout"] == 2
+    assert task.split.rows["train"] == 38
+
+
 @pytest.mark.parametrize(("pooling", "first_only"), [("cls", True), ("mean", False)])
 def test_pooling_is_the_one_named(pooling: Any, first_only: bool, tmp_path: Path, tokenizer: Any) -> None:
     task = build("embedding", tmp_path, tokenizer)
