@@ -23,7 +23,7 @@ from archsmith.trial import Proposal
 
 Architecture = Mapping[str, Value]
 CHUNK = 64  # rows that are compared together, as many as a batch of training
-RATE_PER_POINT, RATES = 5e-5, (3e-5, 2.5e-4)  # learning rate for each point that a cut has cost, and its bounds
+RATE_PER_POINT, RATES = 4.5e-5, (3e-5, 2.5e-4)  # learning rate for each point that a cut has cost, and its bounds
 
 
 @dataclass(frozen=True, eq=False)

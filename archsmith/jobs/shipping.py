@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from archsmith.evaluate.trained import Teacher
+from archsmith.jobs.case import Case
 from archsmith.jobs.serving import (
     Served,
     answer,
@@ -29,6 +30,7 @@ from archsmith.report.plain import from_plain, to_plain
 from archsmith.report.result import Holdout, Variant
 from archsmith.space import JSON, Architecture
 from archsmith.tasks import paired_interval
+from archsmith.tasks.answer import load_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,6 @@ class Shipped:
     architecture: Architecture
     module: nn.Module
     predicted_ms: float | None = None
-    drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def ship(work: Work, teacher: Teacher, chosen: Chosen) -> Shipped:
         return {"files": artifact_records(served, folder)}
 
     work.stage("model", write)
-    return Shipped(chosen.architecture, chosen.module, chosen.predicted_ms, chosen.drop)
+    return Shipped(chosen.architecture, chosen.module, chosen.predicted_ms)
 
 
 def ship_original(work: Work) -> Shipped:
@@ -110,7 +111,9 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
             for each in smalls
         }
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
-        best = fastest_meeting(case, found, standard(shipped, found, originals))
+        uncut = case.task.judge(load_array(work.run.folder("original") / "answered.npy"), "validation")
+        drops = {name: case.task.drop(records, uncut) for name, records in judged.items()}
+        best = best_of(case, found, whole_of(originals), drops)
         rungs, holdout = open_holdout(work, rungs_of(originals, found, best), [*wholes, *smalls])
         return to_plain(
             {
@@ -134,12 +137,12 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
     )
 
 
-def standard(shipped: Shipped, found: Sequence[Variant], originals: Sequence[Variant]) -> Variant:
-    """The original as the choice among the small files sees it: so far above the small module as it was found to be."""
-    whole, small = whole_of(originals), whole_of(found)
-    if shipped.drop is None or small.quality is None:
-        return whole
-    return replace(whole, quality=small.quality + shipped.drop)
+def best_of(case: Case, found: Sequence[Variant], whole: Variant, drops: Mapping[str, float]) -> Variant:
+    """What ships; each variant is taken to be `drops` points below the original, as the task tells."""
+    quality = whole.quality or 0.0
+    decided = [replace(v, quality=quality - drops[v.name]) for v in found]
+    chosen = fastest_meeting(case, decided, whole)
+    return next(v for v in found if v.name == chosen.name)
 
 
 def loaded_back(work: Work, shipped: Shipped) -> nn.Module:

@@ -19,7 +19,7 @@ from archsmith.tasks.metrics import confusion, find_metric
 from archsmith.tasks.task import Part
 from archsmith.tasks.text import TextTask, Wrapped
 
-RIGHT = 0.35  # on new rows: how much oftener the original is right than a small network that disagrees with it
+RIGHT = 0.4  # on new rows: how much oftener the original is right than a small network that disagrees with it
 UNLABELLED = -100  # what torch's cross entropy passes over
 
 

@@ -261,7 +261,7 @@ def test_too_few_logits_are_refused(tmp_path: Path, tokenizer: Any) -> None:
 def test_a_drop_on_rows_that_the_original_may_have_learnt_is_bounded_by_how_often_they_differ(
     tmp_path: Path, tokenizer: Any
 ) -> None:
-    """Ten rows, the original right on all, the small network wrong on five: 50 points below, or 0.35 of 50."""
+    """Ten rows, the original right on all, the small network wrong on five: 50 points below, or 0.4 of 50."""
     off = build("english", tmp_path, tokenizer)
     (tmp_path / "v.tsv").write_text("label\ttext\npos\tvery good film\nneg\tbad plot\n")
     rng = np.random.default_rng(0)
@@ -269,7 +269,7 @@ def test_a_drop_on_rows_that_the_original_may_have_learnt_is_bounded_by_how_ofte
     true = np.zeros(10, dtype=np.int64)
     right, half = np.stack([true, true], 1), np.stack([true, np.arange(10) % 2], 1)
     assert own.drop(half, right) == pytest.approx(50.0)
-    assert off.drop(half, right) == pytest.approx(17.5)
+    assert off.drop(half, right) == pytest.approx(20.0)
     assert off.drop(right, half) == pytest.approx(-50.0)  # better than the original: nothing to bound
     assert off.drop(right, right) == own.drop(right, right) == 0.0
 
