@@ -212,7 +212,7 @@ def test_a_bad_source_gets_one_line(source: str, words: str) -> None:
     ("source", "words"),
     [
         ("my_factory:broken", "RuntimeError: no weights today"),
-        ("my_factory:alone", r"returns \(module, example inputs\)"),
+        ("my_factory:alone", r"returns \(module, example inputs"),
         ("my_factory:missing", "AttributeError"),
         ("no_such_module_at_all:make", "ModuleNotFoundError"),
     ],
