@@ -16,7 +16,7 @@ from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.jobs import remember, shipping, stages, training
 from archsmith.jobs.case import Case, Request, prepare, prepared
 from archsmith.jobs.tell import tell
-from archsmith.jobs.verdict import free_win, unmet
+from archsmith.jobs.verdict import free_win, uncut, unmet
 from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.study import RunDirectory
@@ -119,7 +119,12 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         teacher = remember.remember(work, teacher, original, plan)
         trials = training.search(work, teacher, terrain, points, plan)
         chosen = training.train(work, teacher, terrain, trials, plan)
-        shipped = shipping.ship(work, teacher, chosen)
+        whole = uncut(case, original, chosen.drop, training.bound_of(case, teacher))
+        if whole is not None:
+            progress.say(
+                f"no smaller network keeps the targets; the original does in {whole.runtime} {whole.precision}"
+            )
+        shipped = shipping.ship(work, teacher, chosen) if whole is None else shipping.ship_original(work)
     final = shipping.measure_all(work, shipped)
     result = tell(work, original, final)
     missed = unmet(result)

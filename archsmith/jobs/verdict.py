@@ -48,6 +48,18 @@ def free_win(case: Case, measured: Sequence[Variant]) -> Variant | None:
     return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or 0.0), default=None)
 
 
+def uncut(case: Case, measured: Sequence[Variant], drop: float, bound: float | None) -> Variant | None:
+    """The original's fastest file within every target, where a small network that is `drop` points below is not.
+
+    `bound`: points below the original that are allowed; None where quality is not bounded.
+    """
+    if bound is None or drop <= bound or not case.targets:
+        return None
+    whole = whole_of(measured)
+    able = [v for v in of_runtime(case, measured) if meets_all(case, v, whole)]
+    return min(able, key=lambda v: v.latency_ms or float("inf"), default=None)
+
+
 def of_runtime(case: Case, measured: Sequence[Variant]) -> list[Variant]:
     """The variants on the runtime that was asked for. PyTorch, measured beside it, is none."""
     wanted = case.request.runtime

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archsmith.jobs.target import Target, parse_targets
-from archsmith.jobs.verdict import fastest_meeting, free_win, meets_all, met, outcomes, unmet, value_of
+from archsmith.jobs.verdict import fastest_meeting, free_win, meets_all, met, outcomes, uncut, unmet, value_of
 from archsmith.report.result import Variant
 
 
@@ -128,3 +128,20 @@ def test_what_ships_is_on_the_runtime_that_was_asked_for() -> None:
     assert free_win(asked, [WHOLE, quick, slow]) == slow  # type: ignore[arg-type]
     assert fastest_meeting(asked, [WHOLE, quick, slow], WHOLE) == slow  # type: ignore[arg-type]
     assert free_win(case("latency<=5ms"), [WHOLE, quick, slow]) == quick
+
+
+@pytest.mark.parametrize(
+    ("targets", "drop", "bound", "ships"),
+    [
+        (("drop<=2",), 3.0, 2.0, INT8),  # the cut lost too much: int8 of the original is within the bound
+        (("drop<=1",), 3.0, 1.0, FAST),
+        (("drop<=1",), 1.0, 1.0, None),  # the small network keeps it
+        (("drop<=1", "latency<=3ms"), 3.0, 1.0, None),  # neither does the original keep all
+        (("latency<=3ms",), 3.0, None, None),  # quality is not bounded
+        ((), 3.0, 1.0, None),  # nothing was asked for: the small network ships
+    ],
+)
+def test_the_original_ships_where_only_it_keeps_the_bound(
+    targets: tuple[str, ...], drop: float, bound: float | None, ships: Variant | None
+) -> None:
+    assert uncut(case(*targets), MEASURED, drop, bound) == ships
