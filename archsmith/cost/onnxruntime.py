@@ -22,6 +22,7 @@ from archsmith.errors import BadInput
 
 OUTPUT = "outputs"
 OPSET = 23  # the first with Attention: one node instead of some twenty
+WITHOUT_ROTARY = 20  # 23's RotaryEmbedding, as torch writes it, runs for a batch of one only
 
 
 class OnnxRuntime:
@@ -53,25 +54,9 @@ class OnnxRuntime:
         file = path / "model.onnx"
         program = capture(wrapped, example, dynamic)
         names = {name: dict(dims) for name, dims in dynamic.items()}
-        try:
-            with _quiet(), torch.no_grad():
-                onnx_program = torch.onnx.export(
-                    program,
-                    (),
-                    kwargs=dict(example),
-                    dynamo=True,
-                    verbose=False,
-                    dynamic_shapes=names,
-                    opset_version=OPSET,
-                )
-        except Exception as error:
-            raise BadInput(
-                "torch.onnx.export must take the model",
-                f"{type(error).__name__}: {str(error)[:300]}",
-                type(wrapped).__name__,
-                "use the runtime pytorch or openvino",
-            ) from error
-        assert onnx_program is not None
+        onnx_program = _export(program, example, names, OPSET, type(wrapped).__name__)
+        if any(node.op_type == "RotaryEmbedding" for node in onnx_program.model.graph):
+            onnx_program = _export(program, example, names, WITHOUT_ROTARY, type(wrapped).__name__)
         onnx_program.model.graph.outputs[0].name = OUTPUT
         _name_dimensions(onnx_program, names)
         tune(onnx_program.model)
@@ -134,6 +119,34 @@ def capture(
                 "use the runtime pytorch",
             ) from error
     raise AssertionError("unreachable")
+
+
+def _export(
+    program: ExportedProgram,
+    example: Mapping[str, Tensor],
+    names: Mapping[str, Mapping[int, str]],
+    opset: int,
+    place: str,
+) -> Any:
+    """torch's ONNX program of an operator set. Raises `BadInput` where torch cannot make it."""
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.onnx.export(
+                program,
+                (),
+                kwargs=dict(example),
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes={name: dict(dims) for name, dims in names.items()},
+                opset_version=opset,
+            )
+    except Exception as error:
+        raise BadInput(
+            "torch.onnx.export must take the model",
+            f"{type(error).__name__}: {str(error)[:300]}",
+            place,
+            "use the runtime pytorch or openvino",
+        ) from error
 
 
 def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> None:

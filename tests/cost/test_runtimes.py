@@ -232,3 +232,25 @@ def test_attention_is_one_node_and_no_addition_is_fused_into_a_norm(
     assert run["Attention"] == 1
     assert run["SkipLayerNormalization"] == run["Softmax"] == 0
     assert run["LayerNormalization"] == 3  # of the embeddings, of attention, of the feed-forward block
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+def test_decoders_agree_at_other_shapes(family: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """GPT-2 merges heads with the batch; Qwen2 has rotary positions and shares keys among heads."""
+    made = tiny(family, num_hidden_layers=1)
+    wrapped = Main(made.model).eval()
+    inputs = {name: made.inputs[name] for name in DYNAMIC}
+    artifact = OnnxRuntime().export(wrapped, inputs, DYNAMIC, tmp_path)
+    session = OnnxRuntime().open(artifact)
+    shapes = [{"batch": batch, "length": length} for batch, length in SHAPES]
+    assert agree(wrapped, session, [resize(inputs, DYNAMIC, shape) for shape in shapes]) < 1e-4
+
+
+class Main(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
+        return output
