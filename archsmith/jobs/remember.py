@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from archsmith.cost import arrays
 from archsmith.evaluate.trained import Teacher
@@ -77,8 +77,8 @@ def answering(work: Work, measured: Sequence[Variant]) -> Call:
     whole = case.task.wrap(case.model).eval()
     session = reopened(case, folder, files, "original", whole)[0].reopen(os.cpu_count() or 1)
 
-    def call(inputs: dict[str, Tensor]) -> np.ndarray:
-        assert whole is not None  # PyTorch's session holds its module weakly; it lives as long as this function
+    # PyTorch's session holds its module weakly: it must live as long as the function does.
+    def call(inputs: dict[str, Tensor], kept: nn.Module = whole) -> np.ndarray:
         return session(arrays(inputs))
 
     return call
