@@ -23,11 +23,12 @@ WITHIN, OUT_OF_REACH = 1.03, 200
 def run(record: Record, options: argparse.Namespace) -> None:
     """MiniLM on SST-2: `latency<=` at 1/2 to 1/12 of the original's, and one that no architecture reaches."""
     with tempfile.TemporaryDirectory() as scratch:
-        whole_ms = original_ms(record, Path(scratch) / "whole")
-        record.say("PyTorch fp32", whole_ms, "ms")
         held = []
         for share in options.shares:
             folder = Path(scratch) / str(share)
+            # Measured anew before each run: on a shared machine it drifts by a tenth in the minutes of all of them.
+            whole_ms = original_ms(record, Path(scratch) / f"whole-{share}")
+            record.say(f"1/{share}: PyTorch fp32", whole_ms, "ms")
             code, result = optimise(record, folder, whole_ms / share)
             again = ratio_again(folder, result) * whole_ms
             held.append(again <= whole_ms / share * WITHIN)
@@ -86,7 +87,7 @@ def ratio_again(folder: Path, result: Result) -> float:
         ]
         served: list[Served] = reopened(case, opened.folder("original"), before[:1], "whole", whole)
         served += reopened(case, opened.folder("model"), kept, "small", whole)
-        times = time_all(case, served, case.example(), 20.0)
+        times = time_all(case, served, case.example(), 40.0)
         return float(np.median(times[served[1].name] / times[served[0].name]))
 
 

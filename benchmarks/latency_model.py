@@ -106,7 +106,7 @@ def run(record: Record, arguments: argparse.Namespace) -> None:
         kept = {runtime.name: Kept(runtime, Path(folder)) for runtime, _ in variants}
         variants = [(kept[runtime.name], precision) for runtime, precision in variants]
         for length in (128, 32):
-            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", repeats=60, seconds=120.0)
+            bench = Bench(example(length, rng), DYNAMIC, Path(folder) / "scratch", repeats=240, seconds=400.0)
             # One interleaved run: on a shared machine small and large networks drift apart by some percent in minutes.
             timed = time_architectures(build, anatomy, [*probed, *drawn], bench, variants, rng)
             for (runtime_name, precision), probes in timed.items():

@@ -219,7 +219,7 @@ def builder(case: Case, teacher: Teacher) -> Callable[[Mapping[str, Value]], tor
 def bench_of(case: Case, folder: Path, probes: int) -> Bench:
     """How networks are timed while searching."""
     threads = case.request.threads
-    return Bench(case.example(), case.task.dynamic(), folder, threads, repeats=30, seconds=8.0, probes=probes)
+    return Bench(case.example(), case.task.dynamic(), folder, threads, repeats=60, seconds=8.0, probes=probes)
 
 
 def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:

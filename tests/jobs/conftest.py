@@ -50,7 +50,7 @@ def kind_bert(tmp_path_factory: pytest.TempPathFactory, texts: dict[str, Path]) 
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=128,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,18 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
     for _, command, *words in lines:
         options = {name for parameter in COMMANDS[command].params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_the_example_of_the_readme_runs(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it stands, in a folder that has `my-model` and `train.tsv`; only its minutes are fewer."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(kind_bert, "my-model")
+    shutil.copy(texts["train"], "train.tsv")
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 14 and "minutes=20" in code
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code.replace("minutes=20", "minutes=0.2"), "README.md", "exec"), names)
+    assert (tmp_path / "smaller-model" / "model.safetensors").exists()
+    assert (tmp_path / "runs" / "a" / "report.html").exists()
