@@ -146,12 +146,14 @@ def report(context: typer.Context, run: Run) -> None:
 
 
 @app.command()
-def resume(context: typer.Context, run: Run, as_json: AsJson = False, quiet: Quiet = False) -> None:
+def resume(
+    context: typer.Context, run: Run, as_json: AsJson = False, quiet: Quiet = False, allow_code: AllowCode = False
+) -> None:
     """Go on with a run that was stopped, from its last finished stage."""
     with _edge(context, run), _progress(quiet or as_json) as progress:
         from archsmith.jobs.resume import resume as job
 
-        result = job(run, progress=progress)
+        result = job(run, progress=progress, allow_code=allow_code)
     _print_result(result, run, as_json)
 
 

@@ -16,20 +16,25 @@ import numpy as np
 from record import Record, main
 
 from archsmith.compress.distil import remember_hidden
-from archsmith.evaluate.trained import Effort, Teacher, develop, layer_paths, validation_loss
+from archsmith.evaluate.blocks import keeps_a_layer
+from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, layer_paths, validation_loss
 from archsmith.jobs import stages
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.plan import BATCH, costs_of, measure_pace
-from archsmith.jobs.select import Point, Terrain, at_most, full_point, keeps_a_layer
+from archsmith.jobs.select import Point, Terrain, at_most, full_point
 from archsmith.jobs.stages import Work
 from archsmith.model import reorder
 from archsmith.report.terminal import Progress
+from archsmith.search import random_search, regularised_evolution
 from archsmith.space import Architecture, Value
 from archsmith.study import RunDirectory
+from archsmith.study import run as run_study
 from archsmith.tasks.answer import answers, calling
+from archsmith.trial import Strategy, Trial
 
 SHARE = 0.2  # of the original's latency on the same runtime
 ROWS = 20_000  # that the original answers, for every row of the table alike
+TRIALS, OBJECTIVES = 16, ("loss_points", "latency_ms")  # of each search without training
 REAL = 0.2  # share of them that is real, the rest made of them
 
 SHARES = (1.0, 0.84, 0.67, 0.5, 0.42, 0.34, 0.25, 0.17)  # widths that uniform cuts are tried at, as shares
@@ -73,6 +78,13 @@ def run(record: Record, options: argparse.Namespace) -> None:
         }
         for name, find in free.items():
             record.say(f"training-free: {name}", 100 - find(), "points")
+        start = [point.architecture for point in points if point.ms <= limit][-4:]
+        evolution = regularised_evolution(OBJECTIVES, population=4, sample=3, start=start)
+        searches = {"regularised evolution from the exact front": evolution, "random search": random_search()}
+        for name, strategy in searches.items():
+            trials = search(teacher, terrain, strategy, Path(scratch) / f"{name}.journal", request.seed)
+            within = [t.values["loss_points"] for t in trials if t.values["latency_ms"] <= limit]
+            record.say(f"training-free, best of {TRIALS} trials: {name}", 100 - min(within, default=100.0), "points")
         taught = with_answers(teacher, case.rng(22), REAL)
         bare = replace(taught, calibration=())
         real = with_answers(teacher, case.rng(22), 1.0)
@@ -87,16 +99,27 @@ def run(record: Record, options: argparse.Namespace) -> None:
             "real rows alone": (real, exact.architecture, 0.0),
         }
         pace = measure_pace(case, taught, [dict(exact.architecture), dict(plain.architecture)])
+        reached: dict[str, float] = {}
         for name, (who, architecture, local) in ways.items():
             steps = pace.steps(options.seconds, costs_of(case, who, architecture).macs)
             first = int(local * steps)
             began = time.perf_counter()
             quality = 100 - loss(who, architecture, Effort(first, steps - first, BATCH), request.seed)
+            reached[name] = quality
             record.say(f"{options.seconds:g} s of training: {name}", quality, "points")
             print(f"  ({steps} steps, {time.perf_counter() - began:.0f} s)")
         for variant in measured:
             record.say(f"precision: original on {variant.runtime} {variant.precision}", variant.quality, "points")
             record.say(f"latency: original on {variant.runtime} {variant.precision}", variant.latency_ms, "ms")
+        gain = reached["exact selection, repair, global"] - reached["random architecture"]
+        record.say("all parts over a random architecture", gain, "points", gain > 0)
+
+
+def search(teacher: Teacher, terrain: Terrain, strategy: Strategy, store: Path, seed: int) -> list[Trial]:
+    """Trials of repaired networks, nothing trained."""
+    evaluator = Trained(teacher, Effort(), seed, terrain.ms)
+    found = run_study(terrain.space, strategy, evaluator, trials=TRIALS, store=store, seed=seed, objectives=OBJECTIVES)
+    return [trial for trial in found if trial.status == "complete"]
 
 
 def loss(teacher: Teacher, architecture: Mapping[str, Value], effort: Effort, seed: int) -> float:

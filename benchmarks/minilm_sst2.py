@@ -25,7 +25,7 @@ from archsmith.report.result import read_result
 from archsmith.space import JSON
 from archsmith.study import RunDirectory
 
-FASTER, SAME_SETTING, DROP = 14.0, 3.4, 1.0
+FASTER, SAME_SETTING, DROP, LONGEST = 14.0, 3.4, 1.0, 2100
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
@@ -61,7 +61,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
             record.say(f"seed {seed}: faster than the original on {best.runtime} {best.precision}", same[-1], "x")
             record.say(f"seed {seed}: drop on the holdout", drops[-1], "points")
             record.say(f"seed {seed}: its 95 % interval", [-holdout.interval[1], -holdout.interval[0]], "points")
-            record.say(f"seed {seed}: seconds", sum(result.seconds.values()), "s")
+            seconds = sum(result.seconds.values())
+            record.say(f"seed {seed}: seconds", seconds, "s", seconds <= LONGEST)
             record.say(f"seed {seed}: architecture", describe(dict(result.architecture)))
             if seed == 0:
                 also(record, folder)

@@ -64,6 +64,15 @@ def factors_of(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
     return factors
 
 
+def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
+    """Whether any layer is left, where a network has layers that can be skipped; those inside others do not count."""
+    layers = {name: branch for name, branch in anatomy.branches.items() if branch.kind == "layer"}
+    layers = {
+        name: branch for name, branch in layers.items() if branch.layer in (None, name) or branch.layer not in layers
+    }
+    return not layers or any(architecture.get(name, True) for name in layers)
+
+
 def skipped(anatomy: Anatomy, architecture: Mapping[str, Value]) -> frozenset[str]:
     """Names of all axes and branches that are gone with the branches that the architecture skips."""
     gone: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,14 @@ from archsmith.cost import (
     weight_bytes,
 )
 from archsmith.cost.measure import Clock
-from archsmith.evaluate.blocks import blocks, factors_of, group_of, pattern, skipped
+from archsmith.evaluate.blocks import blocks, factors_of, group_of, keeps_a_layer, pattern, skipped
 from archsmith.model.anatomy import Anatomy
 from archsmith.space import Space, Value
 
 Build = Callable[[Mapping[str, Value]], nn.Module]
 Values = Mapping[str, Value]
 Variant = tuple[Runtime, Precision]
+FEW = 2  # layers of a list that are kept where widths are asked about
 TOGETHER_BYTES = 3 * 2**29  # weights of networks that are open at the same time
 
 
@@ -44,7 +45,8 @@ class Bench:
 
     `example`: wrapped keyword inputs of the batch and length in question; `dynamic`: their open dimensions by name;
     `folder`: scratch space, left empty; `fixed`: compile for the example's shape. A timing ends after `repeats`
-    rounds or `seconds`; at most `probes` networks are built to fill a latency model.
+    rounds or `seconds`; at most `probes` networks are built to fill a latency model. `whole`: runtime -> the full
+    network's fp32 file, where it has been exported before.
     """
 
     example: Mapping[str, Tensor]
@@ -55,6 +57,7 @@ class Bench:
     repeats: int = 40
     seconds: float = 20.0
     probes: int = 20
+    whole: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,30 +97,33 @@ def probe_architectures(
 ) -> list[dict[str, Value]]:
     """At most `most` networks to time, each as what differs from the full one; what teaches most comes first.
 
-    The full network; all groups of axes at their smallest; each list of layers cut to its first; the least network,
-    one layer with its blocks skipped, which shows the constant; each group alone at its smallest; some of these at a
-    narrow residual width; one layer with one kind of block alone; all layers with nearly all blocks skipped; the rest
-    is drawn from the space, since what a search ends with is small and mixed.
+    The full network; each list of layers cut to its first; the least network, one layer with its blocks skipped,
+    which shows the constant; a few layers with all groups of axes at their smallest, and with each group alone; some of
+    these at a narrow residual width; one layer with one kind of block alone; all layers with nearly all blocks skipped;
+    the rest is drawn from the space, since what a search ends with is small and mixed. What a width costs is seen in
+    two layers as in all, and those are exported in a third of the time.
     """
     low = {n: min(space.choices[n].values, key=float) for n in anatomy.axes if n in space.choices}
     groups, outside, inner, stream = _groups(anatomy, low)
     narrow = _narrow(anatomy, space, stream)
-    thin = {name: low[name] for names in groups for name in names}
-    short = [_all_but_first(names) for names in _branch_groups(anatomy, space, layers=True)]
-    alone = [{name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
+    lists = _branch_groups(anatomy, space, layers=True)
+    few: dict[str, Value] = {name: False for names in lists for name in names[FEW:]}
+    thin = few | {name: low[name] for names in groups for name in names}
+    short = [_all_but_first(names) for names in lists]
+    alone = [few | {name: low[name] for name in names} for names in groups] if len(groups) > 1 else []
     kinds = _branch_groups(anatomy, space, layers=False)
     one: dict[str, Value] = {name: False for cut in short for name in cut}
     lone = [one | dict.fromkeys(names, False) for names in kinds]
     least = {name: value for probe in [one, *lone] for name, value in probe.items()}
     bare = {name: value for names in kinds for name, value in _all_but_first(names).items()}
     probes: list[dict[str, Value]] = [{}, thin, *short, least, *alone]
-    probes += [narrow, thin | narrow, least | narrow, *(probe | narrow for probe in short)]
+    probes += [few | narrow, thin | narrow, least | narrow, *(probe | narrow for probe in short)]
     probes += [*lone, *(probe | narrow for probe in lone), bare]
-    probes += [{name: low[name] for name in inner}, {name: low[name] for name in outside}]
+    probes += [few | {name: low[name] for name in inner}, few | {name: low[name] for name in outside}]
     settled = _settled(anatomy, probes)[:most]
     # A bounded number of draws: a small space may not hold as many networks as are wanted.
     drawn = [dict(space.sample(rng)) for _ in range(4 * most if space.choices else 0)]
-    return _settled(anatomy, [*settled, *(point for point in drawn if _keeps_a_layer(anatomy, point))])[:most]
+    return _settled(anatomy, [*settled, *(point for point in drawn if keeps_a_layer(anatomy, point))])[:most]
 
 
 def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
@@ -134,11 +140,6 @@ def _settled(anatomy: Anatomy, probes: Iterable[dict[str, Value]]) -> list[dict[
         }
         settled[tuple(sorted(values.items()))] = values
     return list(settled.values())
-
-
-def _keeps_a_layer(anatomy: Anatomy, architecture: Values) -> bool:
-    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
-    return not layers or any(architecture.get(name, True) for name in layers)
 
 
 def _narrow(anatomy: Anatomy, space: Space, stream: Iterable[str]) -> dict[str, Value]:
@@ -224,7 +225,9 @@ def _time_on(
     bench.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
         reference = build(architectures[0])
-        first = runtime.export(reference, bench.example, bench.dynamic, Path(scratch) / "reference")
+        first = bench.whole.get(runtime.name) if not architectures[0] else None
+        if first is None:
+            first = runtime.export(reference, bench.example, bench.dynamic, Path(scratch) / "reference")
         for batch in _batches(build, architectures[1:]):
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 files = [first] + [

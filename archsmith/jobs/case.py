@@ -54,8 +54,12 @@ class Request:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
-        """The inverse of `to_json`."""
-        request = cls(**data)
+        """The inverse of `to_json`. Raises `BadInput` for what is no request of this version."""
+        try:
+            request = cls(**data)
+        except TypeError as error:
+            law = "a run's plan must be of this version of archsmith"
+            raise BadInput(law, str(error), "plan.json", "use the version that began the run") from error
         return replace(
             request, targets=tuple(request.targets), text=tuple(request.text) if request.text is not None else None
         )
@@ -115,7 +119,7 @@ def prepared(request: Request, model: nn.Module | str, task: Task, example: Any 
     else:
         inputs = named(model, example, "example") if example is not None else None
         # The caller's own modules keep their mode and their parameters' gradients.
-        own = skeleton(model).eval()
+        own = skeleton(model).float().eval()
         loaded = Loaded(own, getattr(task, "tokenizer", None), type(model).__name__, "module", example=inputs)
     return runs(Case(request, loaded, task, parse_targets(request.targets)))
 
@@ -126,7 +130,13 @@ def runs(case: Case) -> Case:
     if positions is not None and case.request.length > positions:
         found = f"{case.request.length} tokens for {positions}"
         raise BadInput("a call must fit the model's positions", found, "--length", f"give at most {positions}")
-    check_runs(case.task.wrap(case.model).eval(), case.example())
+    if isinstance(case.task, SentenceEmbedding):
+        case.task.check_parts()
+    outputs = check_runs(case.task.wrap(case.model).eval(), case.example())
+    classes = getattr(case.task, "classes", 0)
+    if outputs[0].shape[-1] < classes:
+        law, found = f"the model must have a logit for each of the {classes} classes", str(outputs[0].shape[-1])
+        raise BadInput(law, found, case.loaded.source, "check the label column and the model's number of labels")
     return case
 
 
@@ -142,6 +152,9 @@ def check(request: Request) -> None:
         raise BadInput("a runtime is one that archsmith knows", repr(request.runtime), "--runtime", remedy)
     if request.runtime != "all" and (reason := RUNTIMES[request.runtime]().available()):
         raise BadInput("the runtime asked for must be installed", reason, f"--runtime {request.runtime}")
+    if request.runtime == "pytorch" and any(target.metric == "memory" for target in parse_targets(request.targets)):
+        law, remedy = "memory is that of a process that serves a file", "name another --runtime"
+        raise BadInput(law, "pytorch, which has none", "--target memory", remedy)
     if request.seed < 0:
         raise BadInput("a seed is 0 or above", str(request.seed), "--seed", "give another")
 
@@ -152,10 +165,11 @@ def _tokenizer(loaded: Loaded) -> Any:
     return loaded.tokenizer
 
 
-def _longest(loaded: Loaded) -> int | None:
-    """Tokens that the model's position table has room for."""
-    positions = _positions(loaded)
-    return None if positions is None else min(512, positions)
+def _longest(request: Request, loaded: Loaded) -> int | None:
+    """Tokens that texts are cut to: 512 or as many as are timed, what a sentence model reads, what positions allow."""
+    reads = loaded.pooling.max_length if loaded.pooling is not None else None
+    limits = [n for n in (_positions(loaded), reads or max(512, request.length)) if n is not None]
+    return min(limits)
 
 
 def _positions(loaded: Loaded) -> int | None:
@@ -179,7 +193,7 @@ def _classification(request: Request, loaded: Loaded) -> Task:
         label=request.label,
         text=request.text,
         metric=request.metric or "accuracy",
-        max_length=_longest(loaded),
+        max_length=_longest(request, loaded),
         labels=None if plain else labels,
     )
 
@@ -202,7 +216,7 @@ def _embedding(request: Request, loaded: Loaded) -> Task:
         text=request.text,
         metric=metric,
         pooling=pooling,
-        max_length=_longest(loaded),
+        max_length=_longest(request, loaded),
     )
 
 

@@ -62,7 +62,7 @@ def measure(
         if source.endswith(".onnx"):
             inputs = _onnx_inputs(Path(source), batch, length)
             costs: dict[str, Any] = {"file_bytes": file_bytes(Path(source))}
-            rows, sessions = _open_onnx(Path(source), chosen, threads)
+            rows, sessions = _open_onnx(Path(source), chosen, threads, inputs)
         else:
             wrapped, example, dynamic = served(load(source, allow_code=allow_code), batch, length)
             inputs = arrays(example)
@@ -186,15 +186,22 @@ def _open(
     return runtime.open(lowered, threads)
 
 
-def _open_onnx(file: Path, runtimes: list[Runtime], threads: int) -> tuple[dict[str, Row], dict[str, Session]]:
-    """An ONNX file as it is, in the runtimes that read ONNX."""
+def _open_onnx(
+    file: Path, runtimes: list[Runtime], threads: int, inputs: Arrays
+) -> tuple[dict[str, Row], dict[str, Session]]:
+    """An ONNX file as it is, in the runtimes that read ONNX; one that cannot read or run it gets the reason."""
     rows: dict[str, Row] = {}
     sessions: dict[str, Session] = {}
     for runtime in runtimes:
         row: Row = {"runtime": runtime.name, "precision": "as stored", "note": ""}
         reason = "PyTorch does not run ONNX files" if runtime.name == "pytorch" else runtime.available()
         if reason is None:
-            sessions[runtime.name] = runtime.open(Artifact(runtime.name, "fp32", file), threads)
+            try:
+                session = runtime.open(Artifact(runtime.name, "fp32", file), threads)
+                session(inputs)
+                sessions[runtime.name] = session
+            except Exception as error:  # runtimes raise classes of their own, and inputs made up may not fit the file
+                reason = f"cannot run it: {' '.join(str(error).split())[:200]}"
         rows[runtime.name] = row | {"note": reason or ""}
     return rows, sessions
 

@@ -20,7 +20,11 @@ from archsmith.jobs.verdict import free_win, uncut, unmet
 from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.study import RunDirectory
+from archsmith.study.directory import LOCK, PLAN_PART
 from archsmith.tasks import Task
+
+BEGUN = {LOCK, PLAN_PART}  # all that a process leaves that is killed while it creates the run
+TARGETS = ("drop<=1.0",)  # what is taken where no target is given
 
 
 def optimize(
@@ -30,7 +34,7 @@ def optimize(
     data: str | None = None,
     validation: str | None = None,
     holdout: str | None = None,
-    text: Sequence[str] | None = None,
+    text: str | Sequence[str] | None = None,
     label: str | None = None,
     metric: str | None = None,
     targets: Sequence[str] = (),
@@ -50,7 +54,8 @@ def optimize(
     Args:
         model: a folder, a hub id, `package.module:factory` (with `allow_code`), or a module (with `task` an object).
         task: "text-classification" or "sentence-embedding" (then `data` is needed), or a task that you made.
-        targets: lines such as "drop<=1.0" (points below the original), "latency<=5ms", "size<=20MB".
+        targets: lines such as "drop<=1.0" (points below the original), "latency<=5ms", "size<=20MB"; without any,
+            "drop<=1.0".
         length: tokens of the call that latency is measured on; `batch` its rows; `threads` its threads.
         out: the run's folder, new or empty.
         example: keyword inputs of a module that is not a transformers model.
@@ -60,15 +65,15 @@ def optimize(
         BudgetNotReachable: a target is not met; the best that was found lies in `out`, `result.json` says by how much.
     """
     request = Request(
-        model=model if isinstance(model, str) else type(model).__name__,
+        model=located(model) if isinstance(model, str) else type(model).__name__,
         task=task if isinstance(task, str) else task.name,
-        data=str(data) if data is not None else "",
-        validation=str(validation) if validation is not None else None,
-        holdout=str(holdout) if holdout is not None else None,
-        text=tuple(text) if text else None,
+        data=located(data) if data is not None else "",
+        validation=located(validation) if validation is not None else None,
+        holdout=located(holdout) if holdout is not None else None,
+        text=((text,) if isinstance(text, str) else tuple(text)) if text else None,
         label=label,
         metric=metric,
-        targets=tuple(targets),
+        targets=tuple(targets) or TARGETS,
         runtime=runtime,
         threads=threads,
         batch=batch,
@@ -89,6 +94,11 @@ def optimize(
     return start(case, out, progress)
 
 
+def located(name: str | Path) -> str:
+    """A name as `resume` finds it from any folder: what exists here by its whole path, else a name of a hub."""
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+
+
 def start(case: Case, out: str | Path, progress: Progress | None = None) -> Result:
     """A new run of a case."""
     check_out(Path(out))
@@ -98,13 +108,14 @@ def start(case: Case, out: str | Path, progress: Progress | None = None) -> Resu
 
 def check_out(out: Path) -> None:
     """The run's folder is new or empty, said before any work is done."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - BEGUN):
         raise BadInput("a new run needs an empty folder", "files", str(out), "name another with --out")
 
 
 def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
     """The story, stage by stage; a stage that has been recorded is not done again."""
     work = stages.Work(case, run, progress)
+    stages.remember_inputs(work)
     original = stages.original(work)
     win = free_win(case, original)
     if win is not None:

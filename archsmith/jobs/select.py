@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archsmith.cost import LatencyModel
+from archsmith.evaluate.blocks import factors_of, keeps_a_layer
 from archsmith.evaluate.latency import predict
 from archsmith.evaluate.scores import Scores
 from archsmith.model import Anatomy, derive_space
@@ -17,7 +18,6 @@ from archsmith.search import Option, exact_front
 from archsmith.space import Architecture, Choice, Space, Value
 
 STREAMS = (1.0, 0.67, 0.5, 0.34)  # residual widths that are tried, as shares of the original's
-SEARCHED = ("heads", "kv_groups", "ffn", "channels", "residual")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class Terrain:
 
 
 def searched_space(anatomy: Anatomy) -> Space:
-    """The space that `optimize` searches: heads, feed-forward, channels, residual width, blocks and layers."""
-    whole = derive_space(anatomy)
+    """The space that `optimize` searches: every branch and every axis, but for the width of single heads.
+
+    Of the residual width a few values are tried, since all of the front is made for each of them.
+    """
+    inner = {name for row in factors_of(anatomy).values() for name in row}
     choices: dict[str, Choice] = {}
-    for name, choice in whole.choices.items():
+    for name, choice in derive_space(anatomy).choices.items():
         axis = anatomy.axes.get(name)
-        if axis is None or axis.kind in SEARCHED:
+        if name not in inner:
             choices[name] = (
                 Choice(_streams(axis.size, choice), choice.when) if axis and axis.kind == "residual" else choice
             )
@@ -70,10 +73,11 @@ def front(terrain: Terrain) -> list[Point]:
     found: list[Point] = []
     for stream in _stream_values(terrain):
         groups = _groups(terrain, stream)
-        if not groups:
-            continue
         fixed_score = sum(terrain.scores[name][value] for name, value in stream.items())
         whole_ms = terrain.ms(stream)
+        if not groups:  # nothing else may change
+            found.append(Point(full_point(terrain.space, stream), fixed_score, whole_ms))
+            continue
         points: list[Point] = []
         for pick in exact_front(groups):
             values = full_point(terrain.space, {**stream, **pick.values})
@@ -97,15 +101,6 @@ def full_point(space: Space, values: Mapping[str, Value]) -> Architecture:
         if choice.when is None or (choice.when.name in point and choice.when.holds(point[choice.when.name])):
             point[name] = values.get(name, max(choice.values, key=float))
     return Architecture(point)
-
-
-def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
-    """Whether any layer is left, where a network has layers that can be skipped; those inside others do not count."""
-    layers = {name: branch for name, branch in anatomy.branches.items() if branch.kind == "layer"}
-    layers = {
-        name: branch for name, branch in layers.items() if branch.layer in (None, name) or branch.layer not in layers
-    }
-    return not layers or any(architecture.get(name, True) for name in layers)
 
 
 def non_dominated(points: Sequence[Point]) -> list[Point]:

@@ -78,28 +78,44 @@ def calibration(case: Case) -> list[Arrays]:
 def serve(case: Case, wrapped: nn.Module, folder: Path, label: str, say: Callable[[str], None]) -> list[Served]:
     """Export a wrapped network for every runtime and precision into `folder`, and open each file again.
 
-    A precision that cannot be made is left out and said. Raises `BadInput` where the fp32 file does not compute what
-    the module computes.
+    A precision that cannot be made is left out and said, and so is a runtime that was not asked for by its name. Raises
+    `BadInput` where one that was does not take the network, or does not compute what the module computes.
     """
     ranges = calibration(case)
     found: list[Served] = []
     for runtime in runtimes_of(case):
-        base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), folder / runtime.name)
-        for precision in precisions_of(runtime):
-            try:
-                artifact = quantise(base, precision, ranges, folder / runtime.name)
-                session = runtime.open(artifact, case.request.threads)
-                if precision == "fp32" and runtime.name != "pytorch":
-                    check_agreement(case, wrapped, session, artifact)
-                on_disk = weight_bytes(wrapped) if runtime.name == "pytorch" else file_bytes(artifact.path)
-                found.append(
-                    Served(f"{label} {runtime.name} {precision}", artifact, session, on_disk, opener(runtime, artifact))
-                )
-            except (BadInput, RuntimeError, ValueError) as error:
-                if precision == "fp32":
-                    raise
-                say(f"{runtime.name} {precision} cannot be made: {str(error).splitlines()[0][:160]}")
+        try:
+            base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), folder / runtime.name)
+            for precision in precisions_of(runtime):
+                try:
+                    found.append(_serve_one(case, wrapped, runtime, base, precision, ranges, label))
+                except (BadInput, RuntimeError, ValueError) as error:
+                    if precision == "fp32":
+                        raise
+                    say(f"{runtime.name} {precision} cannot be made: {str(error).splitlines()[0][:160]}")
+        except BadInput as error:
+            if case.request.runtime != "all" or runtime.name == "pytorch":
+                raise
+            say(f"{runtime.name} is left out: {str(error)[:200]}")
     return found
+
+
+def _serve_one(
+    case: Case,
+    wrapped: nn.Module,
+    runtime: Runtime,
+    base: Artifact,
+    precision: Precision,
+    ranges: list[Arrays],
+    label: str,
+) -> Served:
+    """The fp32 file in one precision, opened; fp32 itself is compared with the module."""
+    artifact = quantise(base, precision, ranges, base.path if base.path.is_dir() else base.path.parent)
+    session = runtime.open(artifact, case.request.threads)
+    if precision == "fp32" and runtime.name != "pytorch":
+        check_agreement(case, wrapped, session, artifact)
+    on_disk = weight_bytes(wrapped) if runtime.name == "pytorch" else file_bytes(artifact.path)
+    return Served(f"{label} {runtime.name} {precision}", artifact, session, on_disk, opener(runtime, artifact))
 
 
 def artifact_records(served: Sequence[Served], folder: Path) -> list[JSON]:

@@ -62,7 +62,14 @@ def ship(work: Work, teacher: Teacher, chosen: Chosen) -> Shipped:
     case = work.case
 
     def write(folder: Path) -> JSON:
-        save(chosen.module, case.loaded, folder, chosen.architecture.to_json(), case.task.example(2, 16))
+        save(
+            chosen.module,
+            case.loaded,
+            folder,
+            chosen.architecture.to_json(),
+            case.task.example(2, 16),
+            case.task.dynamic(),
+        )
         wrapped = case.task.wrap(chosen.module).eval()
         served = serve(case, wrapped, folder, "smaller", work.progress.say)
         return {"files": artifact_records(served, folder)}
@@ -76,7 +83,7 @@ def ship_original(work: Work) -> Shipped:
     case = work.case
 
     def write(folder: Path) -> JSON:
-        save(case.model, case.loaded, folder, {}, case.task.example(2, 16))
+        save(case.model, case.loaded, folder, {}, case.task.example(2, 16), case.task.dynamic())
         served = serve(case, case.task.wrap(case.model).eval(), folder, "smaller", work.progress.say)
         return {"files": artifact_records(served, folder)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from archsmith.cost import RUNTIMES, LatencyModel, pinned
+from archsmith.cost import RUNTIMES, Artifact, LatencyModel, pinned
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.latency import Bench, fill_latency, time_architectures
 from archsmith.evaluate.rank import order_units, rank_units
@@ -22,7 +23,7 @@ from archsmith.jobs.case import Case
 from archsmith.jobs.plan import costs_of
 from archsmith.jobs.select import Point, Terrain
 from archsmith.jobs.serving import answered_once, artifact_records, serve, time_all, variants
-from archsmith.jobs.verdict import whole_of
+from archsmith.jobs.verdict import of_runtime, whole_of
 from archsmith.model import Anatomy, examine, realise, reorder
 from archsmith.model.record import anatomy_from_json, anatomy_to_json
 from archsmith.report.plain import from_plain, to_plain
@@ -34,6 +35,7 @@ from archsmith.tasks.answer import load_array, save_array
 
 # Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
+LARGER = 1.03  # of a file: its graph, norms and scales do not shrink with the weights
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
 EXAMINED = (2, 16)  # batch and length that a text model is examined on
 
@@ -75,6 +77,27 @@ class Work:
         return sum(self.run.seconds().values())
 
 
+def remember_inputs(work: Work) -> None:
+    """Check that data and weights are those that the run began with. Raises `BadInput` where one has changed."""
+    request = work.case.request
+    named = [Path(name) for name in (request.data, request.validation, request.holdout) if name]
+    weights = sorted(
+        path for ending in ("*.safetensors", "*.bin", "config.json") for path in Path(request.model).glob(ending)
+    )
+    now = {str(path): digest(path) for path in (*named, *weights) if path.is_file()}
+    began = work.stage("inputs", lambda folder: dict(now))
+    changed = [name for name in {**began, **now} if began.get(name) != now.get(name)]
+    if changed:
+        law = "a run goes on with the data and weights that it began with"
+        raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def original(work: Work) -> list[Variant]:
     """The original on every runtime and precision, judged on validation and timed together."""
     case = work.case
@@ -96,7 +119,7 @@ def examine_model(work: Work) -> Anatomy:
     """What can change, certified. Raises `BadInput` where nothing can."""
 
     def see(folder: Path) -> JSON:
-        anatomy = examine(work.case.model, work.case.task.example(*EXAMINED), work.case.rng(1))
+        anatomy = examine(work.case.model, work.case.task.example(*EXAMINED), work.case.rng(1), as_served(work.case))
         return anatomy_to_json(anatomy)
 
     anatomy = anatomy_from_json(work.stage("anatomy", see))
@@ -104,6 +127,14 @@ def examine_model(work: Work) -> Anatomy:
         reasons = "; ".join(f"{c.subject}: {c.reason}" for c in anatomy.certificates[:3]) or "no free width was found"
         raise BadInput("a model must have something that can change", reasons, work.case.loaded.source)
     return anatomy
+
+
+def as_served(case: Case) -> dict[str, torch.Tensor]:
+    """Two rows of the length that latency is measured on, one of them padded for its half where there is a mask."""
+    example = case.task.example(2, max(EXAMINED[1], case.request.length))
+    if "attention_mask" in example:
+        example["attention_mask"][1, example["attention_mask"].shape[1] // 2 :] = 0
+    return example
 
 
 def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
@@ -130,7 +161,7 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
     build = builder(case, teacher)
 
     def time_blocks(folder: Path) -> JSON:
-        bench = bench_of(case, folder, 7 if case.request.minutes < 5 else 9)
+        bench = bench_of(work, folder, 7 if case.request.minutes < 5 else 9)
         setting = (RUNTIMES[best.runtime](), best.precision)
         with pinned(case.request.threads):
             filled = fill_latency(build, anatomy, space, bench, [setting], case.rng(4))  # type: ignore[list-item]
@@ -182,7 +213,7 @@ def select(work: Work, teacher: Teacher, terrain: Terrain) -> list[Point]:
         return rows
 
     points = [Point(Architecture.from_json(a), score, ms) for a, score, ms in work.stage("front", choose)]
-    within = [point for point in points if affordable(work.case, teacher, point.architecture)]
+    within = [point for point in points if affordable(work, teacher, point.architecture)]
     return within or [min(points, key=lambda p: p.ms)]
 
 
@@ -194,7 +225,7 @@ def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[P
     point = selection.at_most(points, limit * NEAR_LIMIT) or min(points, key=lambda p: p.ms)
 
     def measure(folder: Path) -> JSON:
-        bench = bench_of(work.case, folder, 2)
+        bench = bench_of(work, folder, 2)
         runtime, precision = terrain.latency.setting["runtime"], terrain.latency.setting["precision"]
         architectures: list[Mapping[str, Value]] = [{}, dict(point.architecture)]
         build = builder(work.case, teacher)
@@ -216,29 +247,44 @@ def builder(case: Case, teacher: Teacher) -> Callable[[Mapping[str, Value]], tor
     return lambda architecture: case.task.wrap(realise(teacher.model, teacher.anatomy, architecture)).eval()
 
 
-def bench_of(case: Case, folder: Path, probes: int) -> Bench:
-    """How networks are timed while searching."""
-    threads = case.request.threads
-    return Bench(case.example(), case.task.dynamic(), folder, threads, repeats=60, seconds=8.0, probes=probes)
+def bench_of(work: Work, folder: Path, probes: int) -> Bench:
+    """How networks are timed while searching; the original's files are there from its own stage."""
+    case, originals = work.case, work.run.folder("original")
+    return Bench(
+        case.example(),
+        case.task.dynamic(),
+        folder,
+        case.request.threads,
+        repeats=60,
+        seconds=8.0,
+        probes=probes,
+        whole={
+            row["runtime"]: Artifact(row["runtime"], "fp32", originals / row["path"])
+            for row in work.record("original")["files"]
+            if row["precision"] == "fp32" and row["runtime"] != "pytorch"
+        },
+    )
 
 
-def affordable(case: Case, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:
-    """Whether an architecture keeps the bounds on parameters, MACs and size that need no training to know."""
-    if all(case.limit(metric) is None for metric in ("parameters", "macs", "size")):
+def affordable(work: Work, teacher: Teacher, architecture: Mapping[str, Value]) -> bool:
+    """Whether an architecture keeps the bounds on parameters, MACs, size and memory that need no training to know."""
+    if all(work.case.limit(metric) is None for metric in ("parameters", "macs", "size", "memory")):
         return True
-    costs = costs_of(case, teacher, architecture)
-    return costs_allowed(case, {"macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes})
+    costs = costs_of(work.case, teacher, architecture)
+    return costs_allowed(work, {"macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes})
 
 
-def costs_allowed(case: Case, costs: Mapping[str, float]) -> bool:
-    """Whether `parameters`, `macs` and `weight_bytes` of an architecture keep the bounds on them.
+def costs_allowed(work: Work, costs: Mapping[str, float]) -> bool:
+    """Whether `parameters`, `macs` and `weight_bytes` of an architecture keep the bounds on costs.
 
-    int8 files are about a quarter as large as fp32 ones, and PyTorch has none; which precision ships is known later.
+    Size and memory are estimated from the original's smallest file and least peak: a file shrinks as the weights do,
+    and of the peak what its weights took.
     """
-    smaller = 1 if case.request.runtime == "pytorch" else 4
-    found = {
-        "parameters": costs["parameters"],
-        "macs": costs["macs"],
-        "size": costs["weight_bytes"] / smaller,
-    }
+    case = work.case
+    measured = [from_plain(Variant, row, "stage original") for row in work.record("original")["variants"]]
+    share = costs["weight_bytes"] / whole_of(measured).bytes
+    found = {"parameters": costs["parameters"], "macs": costs["macs"]}
+    found["size"] = min(v.bytes for v in of_runtime(case, measured)) * share * LARGER
+    peaks = [v.peak_bytes - (1 - share) * v.bytes for v in of_runtime(case, measured) if v.peak_bytes is not None]
+    found["memory"] = min(peaks, default=0.0)
     return all(value <= (math.inf if (bound := case.limit(m)) is None else bound) for m, value in found.items())

@@ -54,6 +54,7 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
     path = work.run.path / "study.db"
     found = [replace(final.best, name="best")]
     if path.exists():
+        setting = work.record("latency")["setting"]
         for trial in Store.read(path).history():
             if trial.status == "complete":
                 found.append(
@@ -65,10 +66,13 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
                         macs=int(trial.values["macs"]),
                         parameters=int(trial.values["parameters"]),
                         bytes=int(trial.values["weight_bytes"]),
+                        peak_bytes=None,
+                        runtime=setting["runtime"],
+                        precision=setting["precision"],
                         latency_interval=None,
                         path=None,
                         architecture=dict(trial.proposal.architecture),
-                        note="latency predicted, quality after a short training",
+                        note="latency predicted, quality after a short training, bytes of its weights in fp32",
                     )
                 )
     found.sort(key=lambda v: v.latency_ms or 0.0)
@@ -140,6 +144,6 @@ def counts_of(split: Mapping[str, Any]) -> dict[str, int]:
     found = {name: int(rows) for name, rows in split["rows"].items()}
     if split.get("set_aside"):
         found["set aside"] = int(split["set_aside"])
-    for kind in ("duplicates", "phrases", "quotations"):
+    for kind in ("duplicates", "phrases", "quotations", "cut"):
         found.update({f"{kind}: {where}": int(rows) for where, rows in split.get(kind, {}).items() if rows})
     return found

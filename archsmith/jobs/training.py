@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from archsmith.cost.memory import cpu_time
 from archsmith.errors import ArchsmithError
 from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop
 from archsmith.jobs.case import Case
@@ -22,6 +23,7 @@ from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed
 from archsmith.model import realise
 from archsmith.search import closing_in, regularised_evolution
 from archsmith.space import JSON, Architecture, Value
+from archsmith.study import Store
 from archsmith.study import run as run_study
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -50,19 +52,24 @@ def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Poin
     """
     case = work.case
     pace = find_pace(work, teacher, points, plan)
-    evaluator = Timed(teacher, pace, plan, case, terrain)
-    trials = run_study(
-        terrain.space,
-        strategy(case, teacher, terrain, points, plan),
-        evaluator,
-        trials=plan.trials if plan.trains else FREE,
-        store=work.run.path / "study.db",
-        seed=case.request.seed,
-        objectives=("loss_points", "latency_ms"),
-        on_trial=lambda trial: work.progress.say(describe(trial)),
-    )
-    work.stage("search", lambda folder: {"trials": len(trials)})
-    return trials
+    store = work.run.path / "study.db"
+
+    def study(folder: Path) -> JSON:
+        trials = run_study(
+            terrain.space,
+            strategy(case, teacher, terrain, points, plan),
+            Timed(teacher, pace, plan, case, terrain),
+            trials=plan.trials if plan.trains else FREE,
+            store=store,
+            seed=case.request.seed,
+            objectives=("loss_points", "latency_ms"),
+            on_trial=lambda trial: work.progress.say(describe(trial)),
+            alone=True,  # the run's folder is held by this process
+        )
+        return {"trials": len(trials)}
+
+    work.stage("search", study)
+    return Store.read(store).history()
 
 
 def describe(trial: Trial) -> str:
@@ -151,7 +158,7 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
     """The architecture that ships: of the trials if nothing is trained, else after its long training."""
     case = work.case
     done = [trial for trial in trials if trial.status == "complete"]
-    done = [trial for trial in done if costs_allowed(case, trial.values)] or done
+    done = [trial for trial in done if costs_allowed(work, trial.values)] or done
     if not done:
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
@@ -188,7 +195,10 @@ def train_one(
             steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
             rate = trial.values["learning_rate"]
             effort = Effort(steps=steps, batch=BATCH, learning_rate=rate, checks=plan.checks)
-        small, fitted = develop(teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell)
+        with cpu_time() as spent:
+            small, fitted = develop(
+                teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell
+            )
         loss, drop = compare(teacher, case.task.wrap(small).eval())
         save_file(state_of(small), folder / "weights.safetensors")
         return {
@@ -196,11 +206,13 @@ def train_one(
             "loss": loss,
             "drop": drop,
             "steps": effort.steps,
+            "cpu_seconds": spent.seconds,
             "checks": [list(pair) for pair in fitted.validated] if fitted else [],
         }
 
     record = work.stage(name, make)
-    checkpoint.unlink(missing_ok=True)
+    for left in (checkpoint, checkpoint.with_suffix(".writing")):
+        left.unlink(missing_ok=True)
     kept = Architecture.from_json(record["architecture"])
     small = copy.deepcopy(realise(teacher.model, teacher.anatomy, kept))
     put_state(small, load_file(work.run.folder(name) / "weights.safetensors"))

@@ -8,13 +8,15 @@ from dataclasses import replace as changed
 from itertools import islice
 
 import numpy as np
+from torch import nn
 
 from archsmith.model.anatomy import Axis, Branch, Certificate
-from archsmith.model.axes import Candidate
+from archsmith.model.axes import Candidate, propose
 from archsmith.model.bench import Bench
 from archsmith.model.integers import MAX_TRIES, Integers, guesses, holders
+from archsmith.model.running import Inputs
 from archsmith.model.share import owner
-from archsmith.model.trace import Traced
+from archsmith.model.trace import Traced, trace
 
 # A deviation counts as none below this share of the effect that the same change has where it must show.
 PERMUTED = 1e-2
@@ -210,6 +212,22 @@ class _Slices:
                 else:
                     verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
         return kept
+
+
+def hold_on(
+    model: nn.Module, inputs: Inputs, certified: Sequence[Candidate], verdicts: Verdicts, rng: np.random.Generator
+) -> list[Candidate]:
+    """Those of the certified candidates that can be cut together on other inputs too; the rest is rejected."""
+    bench = Bench(model, inputs, rng)
+    traced = trace(bench.model, bench.inputs[0])
+    found = {candidate.axis.name: candidate for candidate in propose(traced, model)[0]}
+    for candidate in certified:
+        if candidate.axis.name not in found:
+            verdicts.reject(candidate.axis.name, "on longer inputs with padding it is no width of its own")
+    same = [changed(found[c.axis.name], axis=c.axis) for c in certified if c.axis.name in found]
+    bench.tell_units_apart([candidate.axis for candidate in same])
+    kept = {candidate.axis.name for candidate in _Slices(bench, traced).together(same, verdicts)}
+    return [candidate for candidate in certified if candidate.axis.name in kept]
 
 
 def _with(candidate: Candidate, integers: tuple[tuple[str, str], ...]) -> Candidate:

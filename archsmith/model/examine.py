@@ -11,16 +11,23 @@ from torch import Tensor, nn
 from archsmith.model import axes, branches
 from archsmith.model.anatomy import Anatomy, Axis
 from archsmith.model.bench import Bench
-from archsmith.model.certify import Verdicts, certify_axes, certify_branches
+from archsmith.model.certify import Verdicts, certify_axes, certify_branches, hold_on
 from archsmith.model.running import check_runs
 from archsmith.model.share import ancestors, skeleton
 from archsmith.model.trace import trace
 
 
-def examine(model: nn.Module, inputs: Mapping[str, Tensor], rng: np.random.Generator) -> Anatomy:
+def examine(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    rng: np.random.Generator,
+    again: Mapping[str, Tensor] | None = None,
+) -> Anatomy:
     """What can change in `model`, proved on `inputs` (its keyword arguments; keep them short) and variations of them.
 
-    The model is not touched. Raises `BadInput` where its forward pass fails, gives NaN or is not deterministic.
+    `again`: inputs as long as those that will be served, with padding, on which all axes are cut once more, together:
+    a window of attention or a mask may show only there. The model is not touched. Raises `BadInput` where its forward
+    pass fails, gives NaN or is not deterministic.
     """
     private = skeleton(model).eval()
     check_runs(private, inputs)
@@ -30,6 +37,8 @@ def examine(model: nn.Module, inputs: Mapping[str, Tensor], rng: np.random.Gener
     bench.tell_units_apart([candidate.axis for candidate in candidates])
     verdicts = Verdicts()
     certified = certify_axes(bench, traced, candidates, verdicts)
+    if again is not None:
+        certified = hold_on(private, again, certified, verdicts, rng)
     proposed = branches.propose(traced, private, candidates)
     skippable = certify_branches(bench, proposed, verdicts)
     names = {branch.name for branch in skippable}

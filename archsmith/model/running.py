@@ -75,8 +75,8 @@ def like(inputs: Inputs, rng: np.random.Generator) -> dict[str, Tensor]:
     return varied
 
 
-def check_runs(model: nn.Module, inputs: Inputs) -> None:
-    """Raise `BadInput` where the forward pass fails, gives NaN, or differs from one run to the next."""
+def check_runs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """The main outputs. Raises `BadInput` where the forward pass fails, gives NaN, or differs from run to run."""
     place = type(model).__name__
     try:
         first, second = _watched(model, inputs), _watched(model, inputs)
@@ -102,6 +102,7 @@ def check_runs(model: nn.Module, inputs: Inputs) -> None:
             f"{place}, module {culprit!r}",
             "turn its randomness off in eval mode",
         )
+    return first[0]
 
 
 def _watched(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], dict[str, float]]:

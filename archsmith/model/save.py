@@ -41,12 +41,14 @@ def save(
     folder: Path | str,
     architecture: Mapping[str, Any] | None = None,
     example: Mapping[str, Tensor] | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
 ) -> None:
     """Write `model`, a cut copy of `loaded.model`, with all that belongs to it into `folder` (made if absent).
 
     `architecture`: readable JSON, kept as architecture.json. `example`: keyword inputs for the comparison, by default
-    `loaded.example`. Raises `BadInput` where the folder is the model's own or cannot be written, and `ArchsmithError`
-    where what was written does not compute what `model` computes.
+    `loaded.example`; `dynamic`: which of their dimensions vary, by default the first. Raises `BadInput` where the
+    folder is the model's own or cannot be written, and `ArchsmithError` where what was written does not compute what
+    `model` computes.
     """
     folder = Path(folder)
     if folder.resolve() in {path.parent.resolve() for path in loaded.files.values()} | {Path(loaded.source).resolve()}:
@@ -59,7 +61,7 @@ def save(
         text = json.dumps(architecture or {}, indent=2, sort_keys=True)
         (folder / "architecture.json").write_text(text + "\n", encoding="utf-8")
         if base_class(model) is None:
-            _save_module(model, folder, example)
+            _save_module(model, folder, example, dynamic or {})
         else:
             _save_transformers(model, loaded, folder, example)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own error
@@ -251,13 +253,19 @@ def leaves(output: Any) -> list[Tensor]:
     return [leaf for value in output for leaf in leaves(value)] if isinstance(output, list | tuple) else []
 
 
-def _save_module(model: nn.Module, folder: Path, example: Mapping[str, Tensor] | None) -> None:
-    """Weights and the exported program, whose inputs may vary in the first dimension where the module allows it."""
+def _save_module(
+    model: nn.Module, folder: Path, example: Mapping[str, Tensor] | None, dynamic: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Weights and the exported program, whose inputs vary where `dynamic` says and the module allows it."""
     save_file(_state(model, {}), folder / "model.safetensors", metadata={"format": "pt"})
     if not example:
         raise BadInput("a module is exported with example inputs", "none", type(model).__name__, "give `example`")
-    dynamic = {name: {0: torch.export.Dim.AUTO} if tensor.dim() else {} for name, tensor in example.items()}
-    program = torch.export.export(model, (), dict(example), dynamic_shapes=dynamic)
+    first: dict[int, str] = {0: "batch"}
+    shapes = {
+        name: {dim: torch.export.Dim.AUTO for dim in dynamic.get(name, first) if dim < tensor.dim()}
+        for name, tensor in example.items()
+    }
+    program = torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
     torch.export.save(program, folder / "model.pt2")
     back = load_exported(folder / "model.pt2", allow_code=True)
     state = load_file(folder / "model.safetensors")

@@ -14,7 +14,7 @@ INSTRUCTIONS = {
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
     "vnni": ("avx512_vnni", "avx_vnni"),
-    "bf16": ("avx512_bf16", "amx_bf16"),
+    "bf16": ("avx512_bf16", "amx_bf16", "avx10_2", "bf16"),
     "amx": ("amx_tile",),
 }
 """What the report names -> the processor flags, any of which means that it is there."""
@@ -55,7 +55,7 @@ def _processor(cpuinfo: Path) -> tuple[str, frozenset[str]]:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     model = facts.get("model name") or platform.processor() or platform.machine()
-    return model, frozenset(facts.get("flags", "").split())
+    return model, frozenset((facts.get("flags") or facts.get("Features", "")).split())  # the latter is ARM's name
 
 
 def _version(package: str) -> str | None:

@@ -45,7 +45,7 @@ def snippets(run: Path, best: Variant, threads: int = 1) -> tuple[Snippet, ...]:
     prepare = TOKENS.format(folder="model", tensors="np") if _tokenizer(run) else ARRAYS
     found = []
     if (run / "model" / "config.json").is_file():
-        found.append(Snippet("With transformers", _transformers(run)))
+        found.append(Snippet("With transformers", _transformers(run, best)))
     if file := _file(run, best, ".onnx"):
         found.append(Snippet(f"With ONNX Runtime: {file}", prepare + ONNX.format(file=file, threads=threads)))
     if file := _file(run, best, ".xml"):
@@ -56,13 +56,15 @@ def snippets(run: Path, best: Variant, threads: int = 1) -> tuple[Snippet, ...]:
     return tuple(found)
 
 
-def _transformers(run: Path) -> str:
+def _transformers(run: Path, best: Variant) -> str:
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     classes = [name for name in config.get("auto_map", {}) if name.startswith("AutoModel")]
     if classes:  # what the config cannot say is in the file that we ship beside it
         model, more = classes[0], ", trust_remote_code=True"
     else:
         model, more = (config.get("architectures") or ["AutoModel"])[0], ""
+    if (best.runtime, best.precision) == ("pytorch", "bf16"):
+        more += ", dtype=torch.bfloat16"
     load = f'import torch\nfrom transformers import {model}\n\nmodel = {model}.from_pretrained("model"{more}).eval()\n'
     if not _tokenizer(run):
         return (

@@ -37,6 +37,7 @@ def run(
     objectives: Sequence[str],
     executor: Executor | None = None,
     on_trial: Callable[[Trial], None] | None = None,
+    alone: bool = False,
 ) -> list[Trial]:
     """Search until the study at `store` has `trials` trials, or the strategy has nothing left; all its trials.
 
@@ -44,6 +45,8 @@ def run(
     `default_rng([seed, k])` from the trials before it, and a trial whose worker died is evaluated again under its
     number (evaluators get `default_rng([seed, k, 1])`). With several workers a proposal depends on what had finished
     when it was asked for. An evaluation that raises, or whose objectives are missing or not finite, is a failed trial.
+
+    `alone`: the caller knows that no other process works on the study, so every trial that runs has lost its worker.
 
     The evaluator must be picklable for an executor other than `Inline`.
     """
@@ -55,7 +58,7 @@ def run(
         running[executor.submit(attempt, evaluator, proposal, (seed, number, 1))] = number
 
     try:
-        for orphan in record.adopt_orphans():
+        for orphan in record.adopt_orphans(alone):
             start(orphan.number, orphan.proposal)
         while True:
             while len(running) < executor.workers:

@@ -151,11 +151,11 @@ class Store:
         self._mine.discard(number)
         return self.history()[number]
 
-    def adopt_orphans(self) -> list[Trial]:
+    def adopt_orphans(self, alone: bool = False) -> list[Trial]:
         """Running trials whose worker is dead, from now on run by this process under their old numbers.
 
         A worker of this machine is dead when its process is; one elsewhere when its heartbeat has stopped (SQLite and
-        PostgreSQL; the journal has none, so there it counts as alive).
+        PostgreSQL; the journal has none, so there it counts as alive). Where this process is `alone`, all others are.
         """
         self.history()
         stale: set[int] = set()
@@ -168,7 +168,7 @@ class Store:
                 trial_id = self._ids[trial.number]
                 with _plain_errors(self.location):
                     worker = self._storage.get_trial_user_attrs(trial_id).get("worker", {})
-                if trial_id in stale or _is_dead(worker):
+                if alone or trial_id in stale or _is_dead(worker):
                     with _plain_errors(self.location):
                         self._storage.set_trial_user_attr(trial_id, "worker", _this_worker())
                     self._own(trial.number)

@@ -66,8 +66,10 @@ def find_texts(table: Table, named: str | Sequence[str] | None = None, label: st
     ('premise', 'hypothesis')
     """
     if named is not None:
-        names = [named] if isinstance(named, str) and named in table.columns else named
-        names = [part.strip() for part in names.split(",")] if isinstance(names, str) else list(names)
+        given = [named] if isinstance(named, str) else named
+        names = [
+            part for name in given for part in ([name] if name in table.columns else map(str.strip, name.split(",")))
+        ]
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
             raise BadInput("text is one column or two different ones", repr(named), table.source, _names(table))
         if label in names:

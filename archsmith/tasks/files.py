@@ -38,6 +38,7 @@ class Parted:
     rows: Mapping[Part, np.ndarray]
     frame: Frame
     report: SplitReport
+    tokenizer: Tokenizer
 
 
 def read_tables(data: str | Path, validation: str | Path | None, holdout: str | Path | None) -> dict[Part, Table]:
@@ -94,7 +95,9 @@ def divide(
             law = "a text must have at least one token of the model's tokenizer"
             raise BadInput(law, repr(own.columns[0][row])[:60], own.table.place(row), "change or remove the row")
     sample = [column[int(kept["train"][0])] for column in texts["train"].columns]
-    return Parted(encodings, kept, find_frame(tokenizer, sample[:1] if stacked else sample), report)
+    full = {f"{part} at {limit} tokens": int((own.lengths >= limit).sum()) for part, own in encodings.items()}
+    frame = find_frame(tokenizer, sample[:1] if stacked else sample)
+    return Parted(encodings, kept, frame, replace(report, cut=full), tokenizer)
 
 
 def without_shared_halves(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def number_labels(names: Sequence[str], model_labels: Mapping[str, int] | None, 
     named = {key.casefold(): number for key, number in (model_labels or {}).items()}
     if len({name.casefold() for name in distinct} & named.keys()):
         wanted = {name: named.get(name.casefold(), -1) for name in distinct}
-    elif len(numbers) == len(distinct) and (model_labels or max(numbers.values()) < 2 * len(distinct)):
+    elif len(numbers) == len(distinct) and (model_labels or _from_zero(numbers.values())):
         wanted = numbers
     elif model_labels is None or all(UNNAMED.fullmatch(key) for key in model_labels):
         wanted = {name: number for number, name in enumerate(distinct)}
@@ -50,6 +50,11 @@ def number_labels(names: Sequence[str], model_labels: Mapping[str, int] | None, 
             "labels must stay different classes", ", ".join(distinct)[:120], source, "spell each label one way"
         )
     return wanted
+
+
+def _from_zero(numbers: Collection[int]) -> bool:
+    """Whether numbers count classes, of which a few may be missing in the data."""
+    return min(numbers) == 0 and max(numbers) < 2 * len(numbers)
 
 
 def label_ids(names: Sequence[str], known: Mapping[str, int], place: Callable[[int], str]) -> np.ndarray:

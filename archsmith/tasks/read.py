@@ -42,10 +42,21 @@ class Table:
         if isinstance(value, (bool, int, float)) and value == value:
             return str(int(value)) if isinstance(value, bool) else str(value)
         if isinstance(value, str) and value.strip():
+            if not _encodes(value):
+                law = f"column {name!r} must hold text"
+                raise BadInput(law, "half a character (a lone surrogate)", self.place(row), "write the text out again")
             return value
         law = f"column {name!r} must hold a text or a number in every row"
         found = "nothing" if value is None or value != value or value == "" or isinstance(value, str) else repr(value)
         raise BadInput(law, found[:60], self.place(row), "fill the row in or remove it")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read(source: str | Path) -> Table:
@@ -111,6 +122,7 @@ def _read_tsv(path: Path) -> Table:
 
 
 def _read_csv(path: Path) -> Table:
+    csv.field_size_limit(2**31 - 1)  # documents are long; what is not closed by a quote is said below
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
 
     def records() -> Iterator[tuple[int, list[str]]]:

@@ -22,6 +22,7 @@ from archsmith.tasks.text import TextTask, Wrapped
 
 Pooling = Literal["mean", "cls"]
 TEMPERATURE = 0.05  # of the softmax over similarities: the scale of 20 that such models are trained with
+LEAST = 5  # pairs for each that recall@k may take for found
 TIE = 1e-6  # similarities closer than this are equal: two batches round the same text differently
 
 
@@ -86,6 +87,14 @@ class SentenceEmbedding(TextTask):
         """Pairs in a part, without the rows that `extended` added."""
         return (self.size(part) - (self.extra_rows if part == "train" else 0)) // 2
 
+    def check_parts(self) -> None:
+        """Raise `BadInput` where validation or holdout are so small that chance would find most of their pairs."""
+        parts: tuple[Part, ...] = ("validation", "holdout")
+        for part in parts:
+            if 0 < self.pairs(part) < LEAST * self.nearest:
+                law = f"{self.metric} needs {LEAST * self.nearest} pairs in each part, or chance finds too many"
+                raise BadInput(law, str(self.pairs(part)), part, "give more pairs, or --metric recall@1")
+
     def targets(self, part: Part, rows: Sequence[int]) -> None:
         """None: the original model teaches."""
         self._check_seal(part)
@@ -132,7 +141,7 @@ class SentenceEmbedding(TextTask):
             own = similar[np.arange(len(block)), begin + np.arange(len(block))]
             ranks[begin : begin + 1024] = (similar > own[:, None] + TIE).sum(axis=1)
         finite = np.isfinite(outputs[:n]).all(axis=1) & np.isfinite(outputs[n : 2 * n]).all(axis=1)
-        return np.where(finite, ranks, n)
+        return np.where(finite, ranks, max(n, self.nearest))
 
     def quality(self, judged: np.ndarray, rows: np.ndarray | None = None) -> float:
         """Recall@k in points, of all or of some records (pairs,)."""

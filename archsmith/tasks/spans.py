@@ -16,7 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-WORD = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
+# Vowel signs and accents of their own, which are no letters to `re`: without them Hindi words would lose their vowels.
+MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e\u102b-\u103e"
+WORD = re.compile(f"[{CJK}]|(?:[^\\W{CJK}]|[{MARKS}])+")
+IS_CHARACTER = re.compile(f"[{CJK}]")
+CHARACTER = 0.5  # of a word: what one Chinese, Japanese or Korean character says
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2^64
 BASE_INVERSE = np.uint64(pow(int(BASE), -1, 2**64))
 BLOCK = 1 << 20  # words looked at in one go
@@ -37,11 +41,13 @@ def words(text: str) -> list[str]:
 @dataclass(frozen=True, eq=False)
 class Words:
     """Hashed words of many texts, end to end: text i is `hashes[offsets[i]:offsets[i + 1]]`; `keys` (texts,) uint64
-    is one hash for each whole text, equal where the texts are equal in words."""
+    is one hash for each whole text, equal where the texts are equal in words; `content` (texts,) float64 is how much
+    each says, in words: a Chinese, Japanese or Korean character is half of one."""
 
     hashes: np.ndarray
     offsets: np.ndarray
     keys: np.ndarray
+    content: np.ndarray
 
     @staticmethod
     def of(texts: Iterable[str]) -> Words:
@@ -49,14 +55,18 @@ class Words:
         known: dict[str, int] = {}
         flat: list[int] = []
         offsets = [0]
+        content = []
         for text in texts:
-            for word in words(text):
+            found = words(text)
+            content.append(sum(CHARACTER if IS_CHARACTER.match(word) else 1.0 for word in found))
+            for word in found:
                 value = known.get(word)
                 if value is None:
                     value = known[word] = _hash(word)
                 flat.append(value)
             offsets.append(len(flat))
-        return _with_keys(np.array(flat, dtype=np.uint64), np.array(offsets, dtype=np.int64))
+        hashes, ends = np.array(flat, dtype=np.uint64), np.array(offsets, dtype=np.int64)
+        return Words(hashes, ends, _keys(hashes, ends), np.array(content, dtype=np.float64))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -71,7 +81,7 @@ class Words:
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         where = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Words(self.hashes[where], offsets, self.keys[rows])
+        return Words(self.hashes[where], offsets, self.keys[rows], self.content[rows])
 
 
 def _hash(word: str) -> int:
@@ -102,13 +112,14 @@ class _Rolling:
             return np.asarray(difference * self.inverse[starts], dtype=np.uint64)
 
 
-def _with_keys(hashes: np.ndarray, offsets: np.ndarray) -> Words:
+def _keys(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """One hash for each text, (texts,) uint64."""
     keys = np.zeros(len(offsets) - 1, dtype=np.uint64)
     for first, last in _blocks(offsets):
         rolling = _Rolling.over(hashes[offsets[first] : offsets[last]])
         starts = offsets[first:last] - offsets[first]
         keys[first:last] = rolling.windows(starts, np.diff(offsets[first : last + 1]))
-    return Words(hashes, offsets, keys)
+    return keys
 
 
 def _blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -154,7 +165,7 @@ def _openings(needles: Words) -> np.ndarray:
     starts = needles.offsets[:-1]
     where = (starts[:, None] + np.arange(ANCHOR)).ravel()
     offsets = np.arange(len(needles) + 1, dtype=np.int64) * ANCHOR
-    return _with_keys(needles.hashes[where], offsets).keys
+    return _keys(needles.hashes[where], offsets)
 
 
 def _match(

@@ -2,9 +2,10 @@
 
 A text is *maximal* when it is not a span of another one. Texts are grouped: a phrase of four words or more belongs with
 every maximal text that holds it, a shorter one only where a single text holds it (else "a good film" would tie all
-reviews together). Validation and holdout are drawn group by group, and of a drawn group only the maximal texts are
-kept: rows of one sentence are not independent, and counting them all would make every interval too narrow. What is
-left in train is then freed of whatever repeats, is a phrase of, or quotes a text of the other parts.
+reviews together; a Chinese character is half a word). Validation and holdout are drawn group by group, and of a drawn
+group only the maximal texts are kept: rows of one sentence are not independent, and counting them all would make every
+interval too narrow. What is left in train is then freed of whatever repeats, is a phrase of, or quotes a text of the
+other parts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from archsmith.tasks.spans import Words, find_spans
 from archsmith.tasks.task import Part
 
 LINKING_WORDS = 4  # on SST-2: 3 words tie 75 sentences into one group, 4 words at most 18
+LARGEST = 20  # rows of a group that may always be drawn; a larger one only if it is within its part's share
 QUOTING_WORDS = 8  # a train text is dropped for holding a held text only if that is this long
 FRACTIONS: Mapping[Part, float] = {"validation": 0.1, "holdout": 0.1}
 CAPS: Mapping[Part, int] = {"validation": 2000, "holdout": 5000}
@@ -32,7 +34,8 @@ class SplitReport:
     """What the split did, in rows. Keys like "train in holdout" say which part lost rows because of which other.
 
     `rows` are kept; `split_off` names the parts drawn from the data; `set_aside` counts repeats and phrases of drawn
-    texts, which are in no part; `duplicates`, `phrases` and `quotations` were removed from the first part of the key.
+    texts, which are in no part; `duplicates`, `phrases` and `quotations` were removed from the first part of the key;
+    `cut` counts texts that fill the limit of tokens, whose ends are not read.
     """
 
     rows: Mapping[str, int]
@@ -41,6 +44,7 @@ class SplitReport:
     duplicates: Mapping[str, int] = field(default_factory=dict)
     phrases: Mapping[str, int] = field(default_factory=dict)
     quotations: Mapping[str, int] = field(default_factory=dict)
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the run's record."""
@@ -107,7 +111,7 @@ def overlap(loser: Words, winner: Words) -> dict[str, np.ndarray]:
     needles, _ = find_spans(loser, winner)
     phrases = np.zeros(len(loser), dtype=bool)
     phrases[needles] = True
-    _, holders = find_spans(winner.take(np.flatnonzero(winner.lengths >= QUOTING_WORDS)), loser)
+    _, holders = find_spans(winner.take(np.flatnonzero(winner.content >= QUOTING_WORDS)), loser)
     quotations = np.zeros(len(loser), dtype=bool)
     quotations[holders] = True
     phrases &= ~duplicates
@@ -126,7 +130,7 @@ def group(words: Words) -> tuple[np.ndarray, np.ndarray]:
     top = maximal[holder]
     phrase, holder = phrase[top], holder[top]
     holders = np.bincount(phrase, minlength=len(unique))
-    linked = (unique.lengths[phrase] >= LINKING_WORDS) | (holders[phrase] == 1)
+    linked = (unique.content[phrase] >= LINKING_WORDS) | (holders[phrase] == 1)
     edges = (np.ones(int(linked.sum()), dtype=np.int8), (phrase[linked], holder[linked]))
     _, component = connected_components(coo_array(edges, shape=(len(unique), len(unique))), directed=False)
     leads = np.zeros(len(words), dtype=bool)
@@ -140,6 +144,9 @@ def _draw(
     """Rows of each wanted part (fraction of groups, cap), stratified, and the rows of all groups not drawn."""
     groups, leads = group(words)
     lead_rows = np.flatnonzero(leads)
+    largest = max(LARGEST, min(share for share, _ in wanted.values()) * len(words))
+    small = lead_rows[np.bincount(groups)[groups[lead_rows]] <= largest]  # a larger group stays in train
+    lead_rows = small if len(np.unique(groups[small])) >= 2 * (len(wanted) + 1) else lead_rows
     drawable, at = np.unique(groups[lead_rows], return_index=True)
     strata = data.strata[lead_rows[at]]
     if len(drawable) < 2 * (len(wanted) + 1):

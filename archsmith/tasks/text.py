@@ -25,6 +25,7 @@ class TextTask(ABC):
         self.parts = dict(parted.encodings)
         self.frame = parted.frame
         self.split = parted.report
+        self.tokenizer = parted.tokenizer
         self.holdout_opened = False
         self.extra_rows = 0
 

@@ -11,6 +11,8 @@ from torch import nn
 from archsmith.jobs.plan import Plan
 from archsmith.jobs.stages import costs_allowed
 from archsmith.jobs.training import Chosen, best_trial, better, bound_of, next_trial, shrink_of
+from archsmith.report.plain import to_plain
+from archsmith.report.result import Variant
 from archsmith.space import Architecture
 from archsmith.trial import Proposal, Trial
 
@@ -88,16 +90,24 @@ def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
 
 
 def test_a_trial_beyond_the_bounds_on_costs_is_not_chosen() -> None:
-    """int8 files are a quarter as large as fp32 ones, PyTorch has none."""
+    """A network of half the weights: its smallest file and its peak follow from those of the original."""
+
+    def variant(runtime: str, precision: str, size: int, peak: int | None) -> Variant:
+        return Variant(precision, 90.0, 1.0, runtime, precision, 20, 200, size, peak_bytes=peak)
+
+    originals = [variant("pytorch", "fp32", 800, None), variant("onnxruntime", "fp32", 820, 2000)]
+    originals.append(variant("onnxruntime", "int8", 240, 1500))
 
     def bounded(runtime: str, **limits: float) -> Any:
-        return SimpleNamespace(limit=lambda metric: limits.get(metric), request=SimpleNamespace(runtime=runtime))
+        case = SimpleNamespace(limit=lambda metric: limits.get(metric), request=SimpleNamespace(runtime=runtime))
+        return SimpleNamespace(case=case, record=lambda name: {"variants": to_plain(originals)})
 
-    costs = {"parameters": 10.0, "macs": 100.0, "weight_bytes": 40.0}
+    costs = {"parameters": 10.0, "macs": 100.0, "weight_bytes": 400.0}
     assert costs_allowed(bounded("all"), costs)
-    assert costs_allowed(bounded("all", parameters=10, macs=100, size=10), costs)
+    assert costs_allowed(bounded("all", parameters=10, macs=100, size=124, memory=1380), costs)
     assert not costs_allowed(bounded("all", parameters=9), costs)
     assert not costs_allowed(bounded("all", macs=99), costs)
-    assert not costs_allowed(bounded("all", size=9), costs)
-    assert not costs_allowed(bounded("pytorch", size=39), costs)
-    assert costs_allowed(bounded("pytorch", size=40), costs)
+    assert not costs_allowed(bounded("all", size=123), costs)
+    assert not costs_allowed(bounded("all", memory=1379), costs)
+    assert not costs_allowed(bounded("pytorch", size=411), costs)
+    assert costs_allowed(bounded("pytorch", size=412), costs)

@@ -27,6 +27,9 @@ def digest(folder: Path) -> dict[str, str]:
 
 def run(model: Path, texts: dict[str, Path], out: Path, **options: object) -> Result:
     settings: dict[str, object] = {
+        "data": texts["train"],
+        "validation": texts["validation"],
+        "holdout": texts["holdout"],
         "targets": ["drop<=3"],
         "runtime": "pytorch",
         "minutes": 1.0,
@@ -35,9 +38,6 @@ def run(model: Path, texts: dict[str, Path], out: Path, **options: object) -> Re
     return archsmith.optimize(
         str(model),
         "text-classification",
-        data=texts["train"],
-        validation=texts["validation"],
-        holdout=texts["holdout"],
         out=out,
         **{**settings, **options},  # type: ignore[arg-type]
     )
@@ -133,9 +133,37 @@ def test_a_module_with_a_task_object_is_optimised_and_left_alone(
     assert not (tmp_path / "again").exists()
 
 
+def test_a_run_goes_on_with_what_it_began_with(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:
+    data = tmp_path / "train.tsv"
+    data.write_bytes(texts["train"].read_bytes())
+    settings = {"data": str(data), "targets": ["latency<=10s"], "minutes": 0.2}
+    run(kind_bert, texts, tmp_path / "run", **settings)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert Path(plan["model"]).is_absolute() and plan["data"] == str(data)
+    data.write_text(data.read_text() + "1\tgood word1 word2\n")
+    with pytest.raises(BadInput, match=f"other content at {data}"):
+        resume(tmp_path / "run")
+    (tmp_path / "run" / "plan.json").write_text(json.dumps({**plan, "allow_code": True}))
+    with pytest.raises(BadInput, match="--allow-code"):
+        resume(tmp_path / "run")
+    (tmp_path / "run" / "plan.json").write_text(json.dumps({**plan, "colour": "red"}))
+    with pytest.raises(BadInput, match="this version"):
+        resume(tmp_path / "run")
+
+
+def test_a_model_with_too_few_logits_writes_nothing(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:
+    stars = tmp_path / "stars.tsv"
+    rows = [line.split("\t")[1] for line in texts["train"].read_text().splitlines()[1:]]
+    stars.write_text("label\tsentence\n" + "\n".join(f"{n % 5 + 1}\t{row}" for n, row in enumerate(rows)))
+    with pytest.raises(BadInput, match="a logit for each of the 5 classes"):
+        run(kind_bert, texts, tmp_path / "run", data=str(stars), validation=None, holdout=None)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"targets": ["memory<=3MB"]}, "--runtime"),
         ({"targets": ["speed<=3"]}, "metric"),
         ({"targets": ["latency<=3"]}, "latency is given in"),
         ({"targets": ["latency<=3ms", "latency<=4ms"]}, "once"),

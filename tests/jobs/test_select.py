@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from archsmith.cost import LatencyModel
 from archsmith.cost.table import Curve
+from archsmith.evaluate.blocks import keeps_a_layer
 from archsmith.jobs.select import (
     Point,
     Terrain,
     at_most,
     front,
     full_point,
-    keeps_a_layer,
     non_dominated,
     searched_space,
     streams_of,
@@ -117,6 +118,19 @@ def test_points_are_told_apart_by_their_stream() -> None:
 def test_widths_of_heads_are_not_searched() -> None:
     ground = terrain()
     assert not any(name.endswith("query.width") for name in searched_space(ground.anatomy).choices)
+
+
+@pytest.mark.parametrize(("kinds", "points"), [(("width",), 3), (("residual",), 2), (("width", "residual"), 6)])
+def test_a_network_without_layers_has_a_front_too(kinds: tuple[Any, ...], points: int) -> None:
+    """A plain perceptron has widths alone; where only the residual width is free, the front is its values."""
+    axes = {kind: Axis(kind, kind, 8, ()) for kind in kinds}
+    choices = {"width": Choice((8, 4, 2)), "residual": Choice((8, 4))}
+    space = Space({kind: choices[kind] for kind in kinds})
+    scores = {kind: {value: 8.0 - float(value) for value in space.choices[kind].values} for kind in kinds}
+    curves = {"width": Curve((2.0, 8.0), (0.5, 2.0), (0.0, 0.0))}
+    ground = Terrain(Anatomy(axes, {}, ()), space, scores, LatencyModel((0.0, 1.0), curves if "width" in kinds else {}))
+    assert len(front(ground)) == points
+    assert set(searched_space(ground.anatomy).choices) == set(kinds)
 
 
 KEPT: list[tuple[dict[str, Value], bool]] = [

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from archsmith.errors import ArchsmithError
+from archsmith.cost import OnnxRuntime
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.jobs.case import Case, Request, prepare
 from archsmith.jobs.serving import Served, serve
 from archsmith.jobs.shipping import best_of, open_holdout, rungs_of
@@ -80,6 +81,27 @@ def small_case(kind_bert: Path, texts: dict[str, Path]) -> Case:
         length=16,
     )
     return prepare(request)
+
+
+def test_a_runtime_that_cannot_take_the_network_is_left_out_unless_it_was_named(
+    small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, *rest: Any) -> Any:
+        raise BadInput("torch.onnx.export must take the model", "an operator", "Model")
+
+    monkeypatch.setattr(OnnxRuntime, "export", refuse)
+    said: list[str] = []
+    wrapped = small_case.task.wrap(small_case.model).eval()
+    for runtime in ("all", "onnxruntime"):
+        case = replace(small_case, request=replace(small_case.request, runtime=runtime))
+        if runtime == "all":
+            served = serve(case, wrapped, tmp_path / runtime, "original", said.append)
+            assert {each.artifact.runtime for each in served} >= {"pytorch"}
+            assert "onnxruntime" not in {each.artifact.runtime for each in served}
+            assert any("onnxruntime is left out" in line for line in said)
+        else:
+            with pytest.raises(BadInput, match="must take the model"):
+                serve(case, wrapped, tmp_path / runtime, "original", said.append)
 
 
 def opposed(case: Case) -> torch.nn.Module:

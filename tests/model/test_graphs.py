@@ -294,3 +294,27 @@ def test_training_mode_of_the_model_is_left_alone():
     assert model.training and model.norm.training
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Windowed(nn.Module):
+    """What a long input runs through besides: a sum over the units that a cut cannot follow, since it counts to six."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.out = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.up(x).relu()
+        if x.shape[1] > 5:
+            h = h * h.shape[-1] / 6
+        return self.out(h).mean(1)
+
+
+def test_a_path_that_only_long_inputs_run_is_proved_on_them():
+    torch.manual_seed(0)
+    model, short, long = Windowed().eval(), {"x": torch.randn(2, 3, 4)}, {"x": torch.randn(2, 9, 4)}
+    assert list(examine(model, short, rng()).axes)
+    anatomy = examine(model, short, rng(), long)
+    assert not anatomy.axes
+    assert [c.accepted for c in anatomy.certificates] == [False]
+    assert list(examine(model, short, rng(), short).axes), "what holds on the other inputs stays"

@@ -102,6 +102,12 @@ CASES: dict[str, Case] = {
     "JSON null text": ("d.jsonl", '{"label": 0, "text": null}\n', {}, ["'text' must hold", "nothing", "d.jsonl:1"]),
     "JSON nested text": ("d.jsonl", '{"label": 0, "text": ["a"]}\n', {}, ["'text' must hold", "['a']", "d.jsonl:1"]),
     "JSON deep nesting": ("d.jsonl", "[" * 100_000 + "\n", {}, ["one JSON object", "d.jsonl:1"]),
+    "half an emoji": (
+        "d.jsonl",
+        '{"label": 0, "text": "a \\ud83d"}\n',
+        {},
+        ["'text' must hold text", "surrogate", "d.jsonl:1"],
+    ),
     "parquet that is none": ("d.parquet", "PAR1 but not really", {}, ["parquet file must be intact", "d.parquet"]),
     "not a data set either": ("no-such/data-set", "", {}, ["file that exists", "no-such/data-set"]),
 }

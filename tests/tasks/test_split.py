@@ -84,6 +84,27 @@ def test_a_sentence_and_its_phrases_are_one_group() -> None:
     assert leads.tolist() == [True, False, False, True, False]
 
 
+def test_four_characters_are_a_short_phrase() -> None:
+    """Each Chinese character is compared as a word of its own, but says as much as half of one."""
+    texts = ["这个菜味道不错我很喜欢", "他家的汤味道不错就是贵", "味道不错"]
+    groups, _ = group(Words.of(texts))
+    assert groups[0] != groups[1]
+    longer = ["服务员态度也非常好啊", "他说服务员态度也非常好", "服务员态度也非常好"]
+    groups, _ = group(Words.of(longer))
+    assert groups[0] == groups[1] == groups[2]
+
+
+def test_vowel_signs_are_part_of_a_word() -> None:
+    assert len(set(Words.of(["का", "की", "के"]).keys.tolist())) == 3
+
+
+def test_a_group_that_is_larger_than_a_part_should_be_stays_in_train() -> None:
+    text = " ".join(f"w{i}" for i in range(200))
+    phrases = [" ".join(f"w{i}" for i in range(at, at + 5)) for at in range(100)]
+    kept, _ = split(rows([text, *phrases, *(f"word{i} unlike{i}" for i in range(100))]), {}, np.random.default_rng(0))
+    assert set(range(101)) <= set(kept["train"].tolist())
+
+
 def test_a_short_phrase_of_many_texts_ties_nothing() -> None:
     groups, _ = group(Words.of(["good film about love", "one more good film", "good film"]))
     assert groups[0] != groups[1]

@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.tasks import SentenceEmbedding, Task, TextClassification
 from archsmith.tasks.encodings import batches
+from archsmith.tasks.labels import number_labels
 from archsmith.tasks.metrics import confusion, find_metric
 
 ENGLISH = ("good", "bad", "great", "dull", "slow", "fast", "fun", "film", "plot", "actor", "music", "very", "not", "is")
@@ -220,6 +221,17 @@ def test_labels_take_the_model_s_numbers(
     assert set(task.targets("train", range(task.size("train"))).tolist()) == set(wanted.values())
 
 
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ("12345", {"1": 0, "2": 1, "3": 2, "4": 3, "5": 4}),  # stars
+        ("013", {"0": 0, "1": 1, "3": 3}),  # one that the data happen not to have
+    ],
+)
+def test_numbers_from_zero_are_classes_and_others_are_names(names: str, wanted: dict[str, int]) -> None:
+    assert number_labels(list(names) * 20, None, "d.tsv") == wanted
+
+
 def test_classification_is_judged_by_row() -> None:
     judged = np.array([[0, 0], [1, 1], [1, 0], [0, -1]])
     counts = find_metric("accuracy", 2)
@@ -272,6 +284,8 @@ def test_a_drop_on_rows_that_the_original_may_have_learnt_is_bounded_by_how_ofte
     assert off.drop(half, right) == pytest.approx(20.0)
     assert off.drop(right, half) == pytest.approx(-50.0)  # better than the original: nothing to bound
     assert off.drop(right, right) == own.drop(right, right) == 0.0
+    f1 = TextClassification.from_files(tmp_path / "d.tsv", tokenizer=tokenizer, rng=rng, metric="f1")
+    assert f1.drop(half, right) == pytest.approx(f1.quality(right) - f1.quality(half))  # of accuracy alone is it known
 
 
 def test_recall_counts_the_nearer_bodies(tmp_path: Path, tokenizer: Any) -> None:
@@ -282,6 +296,17 @@ def test_recall_counts_the_nearer_bodies(tmp_path: Path, tokenizer: Any) -> None
     shifted = np.roll(bodies, 1, axis=0) + 0.5 * bodies
     assert task.judge(np.concatenate([shifted, bodies]), "validation").tolist() == [1] * n
     assert task.quality(np.array([0, 9, 10, 11])) == 50.0
+
+
+def test_parts_in_which_chance_finds_most_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    task = build("embedding", tmp_path, tokenizer)
+    with pytest.raises(BadInput, match="recall@10 needs 50 pairs"):
+        task.check_parts()
+    nothing = np.full((task.size("validation"), 4), np.nan)
+    task.nearest = 2
+    task.check_parts()
+    task.nearest = 100
+    assert task.quality(task.judge(nothing, "validation")) == 0.0
 
 
 def test_a_half_of_a_pair_is_in_one_part_only(tmp_path: Path, tokenizer: Any) -> None:
