@@ -100,8 +100,9 @@ def probe_architectures(
     The full network; each list of layers cut to its first; the least network, one layer with its blocks skipped,
     which shows the constant; a few layers with all groups of axes at their smallest, and with each group alone; some of
     these at a narrow residual width; one layer with one kind of block alone; all layers with nearly all blocks skipped;
-    the rest is drawn from the space, since what a search ends with is small and mixed. What a width costs is seen in
-    two layers as in all, and those are exported in a third of the time.
+    the least network with what is outside of layers at its smallest, which would drown in a larger one; the rest is
+    drawn from the space, since what a search ends with is small and mixed. What a width costs is seen in two layers as
+    in all, and those are exported in a third of the time.
     """
     low = {n: min(space.choices[n].values, key=float) for n in anatomy.axes if n in space.choices}
     groups, outside, inner, stream = _groups(anatomy, low)
@@ -119,7 +120,7 @@ def probe_architectures(
     probes: list[dict[str, Value]] = [{}, thin, *short, least, *alone]
     probes += [few | narrow, thin | narrow, least | narrow, *(probe | narrow for probe in short)]
     probes += [*lone, *(probe | narrow for probe in lone), bare]
-    probes += [few | {name: low[name] for name in inner}, few | {name: low[name] for name in outside}]
+    probes += [few | {name: low[name] for name in inner}, least | {name: low[name] for name in outside}]
     settled = _settled(anatomy, probes)[:most]
     # A bounded number of draws: a small space may not hold as many networks as are wanted.
     drawn = [dict(space.sample(rng)) for _ in range(4 * most if space.choices else 0)]
