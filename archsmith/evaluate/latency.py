@@ -1,7 +1,7 @@
 """Fill a latency model: choose few networks of a space, build and export them, time them together, fit.
 
-A build and export takes seconds, so probes are what to save. Five decide most (Tang-like transformers to 1 %): the
-full network, one layer alone, all layers with few heads, with thin feed-forward, with both; the rest are small.
+A build and export takes seconds, so probes are what to save. Five decide most: the full network, one layer alone, two
+layers with few heads, with thin feed-forward, with both; the rest are small.
 """
 
 from __future__ import annotations
