@@ -8,19 +8,15 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import psutil
 
 from archsmith.cost.runtime import Arrays, Artifact
 from archsmith.errors import BadInput
-
-T = TypeVar("T")
 
 
 def process_peak() -> int:
@@ -29,34 +25,12 @@ def process_peak() -> int:
     >>> process_peak() > 1_000_000
     True
     """
+    status = Path("/proc/self/status")
+    if status.is_file():  # what getrusage tells there began with the peak of the process that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def peak_of(run: Callable[[], T], interval: float = 0.002) -> tuple[T, int]:
-    """What `run` returns, and how many bytes resident memory rose above its start while it ran.
-
-    Sampled every `interval` seconds: a shorter spike can be missed.
-    """
-    process = psutil.Process()
-    start = process.memory_info().rss
-    highest = start
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(interval):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        result = run()
-        highest = max(highest, process.memory_info().rss)
-    finally:
-        done.set()
-        watcher.join()
-    return result, highest - start
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def serving_peak(artifact: Artifact, inputs: Arrays, calls: int = 3, threads: int = 1) -> int:
@@ -127,6 +101,8 @@ def _serve(order: str) -> int:
     artifact = Artifact(asked["runtime"], asked["precision"], Path(asked["path"]), fixed)
     with np.load(asked["inputs"], allow_pickle=False) as stored:
         inputs = {name: stored[name] for name in stored.files}
+    with contextlib.suppress(OSError):  # from here on the peak counts anew, on Linux
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     idle = psutil.Process().memory_info().rss
     session = RUNTIMES[artifact.runtime]().open(artifact, asked["threads"])
     for _ in range(asked["calls"]):
