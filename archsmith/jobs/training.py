@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Poin
         return {"trials": len(trials)}
 
     work.stage("search", study)
-    return Store.read(store).history()
+    with closing(Store.read(store)) as opened:
+        return opened.history()
 
 
 def describe(trial: Trial) -> str:
@@ -132,10 +134,11 @@ def bound_of(case: Case, teacher: Teacher) -> float | None:
     drop, quality = case.limit("drop"), case.limit("quality")
     if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
         return None
-    if drop is None and quality is not None:
+    bounds = [] if drop is None else [drop]
+    if quality is not None:
         judged = teacher.judged
-        return (100.0 if judged is None else teacher.task.quality(judged)) - quality
-    return DROP if drop is None else drop
+        bounds.append((100.0 if judged is None else teacher.task.quality(judged)) - quality)
+    return min(bounds, default=DROP)
 
 
 def shrink_of(plan: Plan) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from archsmith.jobs.case import Case
@@ -72,17 +73,27 @@ def whole_of(measured: Sequence[Variant]) -> Variant:
 
 
 def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> Variant:
-    """What ships: of the variants that keep most targets the fastest, or the best where only costs are bounded."""
-    measured = of_runtime(case, measured)
-    kept = {v.name: sum(met(t, value_of(t, v, whole)) for t in case.targets) for v in measured}
-    most = max(kept.values())
-    able = [v for v in measured if kept[v.name] == most]
-    if case.targets and all(target.metric in COSTS for target in case.targets):
-        return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or 0.0))
-    if not any(target.metric in ("drop", "quality") for target in case.targets):
-        sound = [v for v in able if (v.quality or 0.0) >= max((x.quality or 0.0) for x in able) - 0.5]
-        able = sound or able
-    return min(able, key=lambda v: v.latency_ms or float("inf"))
+    """What ships: the fastest variant that keeps all targets, or the best of these where only costs are bounded.
+
+    Where none does: of those that keep most targets the one that misses the others by least.
+    """
+    only_costs = all(target.metric in COSTS for target in case.targets)
+
+    def rank(variant: Variant) -> tuple[float, ...]:
+        misses = [missed(target, value_of(target, variant, whole)) for target in case.targets]
+        quality, ms = variant.quality or 0.0, variant.latency_ms or float("inf")
+        return (sum(miss > 0 for miss in misses), sum(misses), *((-quality, ms) if only_costs else (ms, -quality)))
+
+    return min(of_runtime(case, measured), key=rank)
+
+
+def missed(target: Target, value: float | None) -> float:
+    """By how much a measured value misses a target: a share of a cost's bound, or points; 0 where it is met."""
+    if met(target, value):
+        return 0.0
+    if value is None or math.isnan(value):
+        return math.inf
+    return target.missed_by(value) / (target.limit if target.metric in COSTS else 1.0)
 
 
 def outcomes(case: Case, best: Variant, whole: Variant, floors: dict[str, float]) -> tuple[Outcome, ...]:

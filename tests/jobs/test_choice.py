@@ -35,6 +35,8 @@ BOUNDS: list[tuple[dict[str, float], float | None]] = [
     ({}, 1.0),
     ({"drop": 2.0}, 2.0),
     ({"quality": 88.0}, 2.0),
+    ({"drop": 5.0, "quality": 89.0}, 1.0),  # the tighter of the two
+    ({"drop": 0.5, "quality": 89.0}, 0.5),
     ({"latency": 5.0, "drop": 2.0}, None),
     ({"size": 1e6}, None),
 ]

@@ -79,17 +79,27 @@ def test_a_runtime_alone_may_be_enough(targets: tuple[str, ...], wanted: Variant
 
 
 SHIPPED: list[tuple[tuple[str, ...], str]] = [
-    ((), "fast"),  # the fastest within half a point of the best
+    ((), "fast"),
     (("drop<=2",), "int8"),
     (("drop<=1",), "fast"),
     (("latency<=5ms",), "fast"),
-    (("latency<=1ms", "drop<=1"), "fast"),  # none keeps both: the fastest of those that keep most
+    (("latency<=1ms", "drop<=1"), "fast"),  # none keeps both: of those that keep most the least off
+    (("drop<=1", "latency<=5ms", "size<=3KB"), "fast"),
+    (("latency<=1ms",), "int8"),  # nearer to the bound
+    (("size<=1KB", "drop<=-1"), "int8"),
 ]
 
 
 @pytest.mark.parametrize(("targets", "wanted"), SHIPPED)
 def test_the_fastest_that_keeps_most_ships(targets: tuple[str, ...], wanted: str) -> None:
     assert fastest_meeting(case(*targets), MEASURED, WHOLE).name == wanted
+
+
+def test_a_file_that_loses_much_does_not_ship_for_its_speed() -> None:
+    """Both keep the latency and neither the drop."""
+    slow = variant("fp32", quality=88.8, latency_ms=3.9)
+    ruined = variant("int8", quality=70.0, latency_ms=2.5, precision="int8")
+    assert fastest_meeting(case("drop<=1", "latency<=4ms"), [slow, ruined], WHOLE) == slow
 
 
 def line(*targets: str, floors: dict[str, float] | None = None, **values: Any) -> str:
