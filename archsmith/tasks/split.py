@@ -107,15 +107,19 @@ def overlap(loser: Words, winner: Words) -> dict[str, np.ndarray]:
 
     `duplicates` equal a text of the winner, `phrases` are a span of one, `quotations` hold one of eight words or more.
     """
-    duplicates = np.isin(loser.keys, winner.keys)
-    needles, _ = find_spans(loser, winner)
-    phrases = np.zeros(len(loser), dtype=bool)
+    # Copies of a text have its fate, and would be matched with every copy of the other.
+    _, first, copy_of = np.unique(loser.keys, return_index=True, return_inverse=True)
+    mine, theirs = loser.take(first), winner.take(np.unique(winner.keys, return_index=True)[1])
+    duplicates = np.isin(mine.keys, theirs.keys)
+    needles, _ = find_spans(mine, theirs)
+    phrases = np.zeros(len(mine), dtype=bool)
     phrases[needles] = True
-    _, holders = find_spans(winner.take(np.flatnonzero(winner.content >= QUOTING_WORDS)), loser)
-    quotations = np.zeros(len(loser), dtype=bool)
+    _, holders = find_spans(theirs.take(np.flatnonzero(theirs.content >= QUOTING_WORDS)), mine)
+    quotations = np.zeros(len(mine), dtype=bool)
     quotations[holders] = True
     phrases &= ~duplicates
-    return {"duplicates": duplicates, "phrases": phrases, "quotations": quotations & ~duplicates & ~phrases}
+    quotations &= ~duplicates & ~phrases
+    return {"duplicates": duplicates[copy_of], "phrases": phrases[copy_of], "quotations": quotations[copy_of]}
 
 
 def group(words: Words) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,23 @@ def test_each_row_goes_for_one_reason() -> None:
     assert masks == {"duplicates": [1, 4], "phrases": [0], "quotations": [2]}
 
 
+def test_copies_share_a_fate_without_being_matched_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 reviews that say just "good" on either side would make 400 million pairs."""
+    pairs: list[int] = []
+
+    def counting(needles: Words, hay: Words) -> tuple[np.ndarray, np.ndarray]:
+        found = find_spans(needles, hay)
+        pairs.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr("archsmith.tasks.split.find_spans", counting)
+    loser, winner = Words.of(["good", "the plot", "bad"] * 2000), Words.of(["good", "all the plot"] * 2000)
+    masks = overlap(loser, winner)
+    assert masks["duplicates"].tolist() == [True, False, False] * 2000
+    assert masks["phrases"].tolist() == [False, True, False] * 2000
+    assert sum(pairs) <= 4
+
+
 def test_a_sentence_and_its_phrases_are_one_group() -> None:
     texts = ["the plot is far too slow", "far too slow", "is far too slow", "great fun", "The plot is far too slow!"]
     groups, leads = group(Words.of(texts))
