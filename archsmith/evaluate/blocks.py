@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from archsmith.model.anatomy import Anatomy, Axis
 from archsmith.model.share import within
-from archsmith.space import Architecture, Space, Value
+from archsmith.space import Value
 
 HEADS = ("heads", "kv_groups")
 
@@ -64,12 +64,15 @@ def factors_of(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
     return factors
 
 
-def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
-    """Whether any layer is left, where a network has layers that can be skipped; those inside others do not count."""
+def outer_layers(anatomy: Anatomy) -> list[str]:
+    """Names of the layers that can be skipped, without those inside others."""
     layers = {name: branch for name, branch in anatomy.branches.items() if branch.kind == "layer"}
-    layers = {
-        name: branch for name, branch in layers.items() if branch.layer in (None, name) or branch.layer not in layers
-    }
+    return [name for name, branch in layers.items() if branch.layer in (None, name) or branch.layer not in layers]
+
+
+def keeps_a_layer(anatomy: Anatomy, architecture: Mapping[str, Value]) -> bool:
+    """Whether any layer is left, where a network has layers that can be skipped."""
+    layers = outer_layers(anatomy)
     return not layers or any(architecture.get(name, True) for name in layers)
 
 
@@ -100,21 +103,3 @@ def pattern(name: str) -> str:
     'encoder.layer.*.ffn'
     """
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def fastest(space: Space) -> Architecture:
-    """The floor of a space: every branch skipped that may be, every width at its smallest, constraints aside.
-
-    Latency never falls in a width, so no architecture of the space is faster.
-    """
-    values: dict[str, Value] = {}
-    pending = dict(space.choices)
-    while pending:
-        for name, choice in list(pending.items()):
-            parent = choice.when.name if choice.when else None
-            if parent in pending:
-                continue
-            del pending[name]
-            if choice.when is None or (parent in values and choice.when.holds(values[choice.when.name])):
-                values[name] = min(choice.values, key=float)
-    return Architecture(values)

@@ -24,6 +24,7 @@ from archsmith.tasks.read import READERS
 
 DEMO_DATA = "docstrings of the installed packages"
 DEMO_TOKENS = 64  # of a docstring: enough to tell it from two thousand others, and half the work of 128
+SHORTEST = 16  # tokens of a text that a model is examined on
 DEMO_MODEL = "all-MiniLM-L6-v2 of the extra demo"
 
 
@@ -87,9 +88,25 @@ class Case:
         """What latency is measured on."""
         return self.task.example(self.request.batch, self.request.length)
 
+    def as_served(self) -> dict[str, Tensor]:
+        """Two rows of the length that latency is measured on, one padded for its half where there is a mask."""
+        example = self.task.example(2, max(SHORTEST, self.request.length))
+        if "attention_mask" in example:
+            example["attention_mask"][1, example["attention_mask"].shape[1] // 2 :] = 0
+        return example
+
     def rng(self, *place: int) -> np.random.Generator:
         """A generator for one place of the run, from the run's seed."""
         return np.random.default_rng([self.request.seed, *place])
+
+
+def there(path: str | Path) -> bool:
+    """Whether a path exists. Raises `BadInput` for one that cannot be looked at: too long, or not for this user."""
+    try:
+        return Path(path).exists()
+    except OSError as error:
+        law = "a path must be one that can be looked at"
+        raise BadInput(law, str(error.strerror), str(path)[:200], "name another") from None
 
 
 def prepare(request: Request) -> Case:
@@ -102,7 +119,7 @@ def prepare(request: Request) -> Case:
     source = str(demo_model()) if request.model == DEMO_MODEL else request.model
     for name, path in (("--data", request.data), ("--validation", request.validation), ("--holdout", request.holdout)):
         named_file = path is not None and (Path(path).suffix.lower() in READERS or Path(path).is_absolute())
-        if path is not None and named_file and not Path(path).exists():
+        if path is not None and named_file and not there(path):
             raise BadInput("a data file must exist", "nothing", f"{name} {path}", "check the path")
     loaded = load(source, allow_code=request.allow_code, task=request.task)
     return runs(Case(request, loaded, TASKS[request.task](request, loaded), targets))
@@ -126,18 +143,25 @@ def prepared(request: Request, model: nn.Module | str, task: Task, example: Any 
 
 def runs(case: Case) -> Case:
     """The case, if its model runs on the call that is timed and repeats itself. Raises `BadInput`."""
-    positions = _positions(case.loaded)
-    if positions is not None and case.request.length > positions:
-        found = f"{case.request.length} tokens for {positions}"
-        raise BadInput("a call must fit the model's positions", found, "--length", f"give at most {positions}")
+    check_length(case.loaded, case.request.length)
     if isinstance(case.task, SentenceEmbedding):
         case.task.check_parts()
-    outputs = check_runs(case.task.wrap(case.model).eval(), case.example())
+    wrapped = case.task.wrap(case.model).eval()
+    outputs = check_runs(wrapped, case.example())
+    check_runs(wrapped, case.as_served())  # some models take one row only
     classes = getattr(case.task, "classes", 0)
     if outputs[0].shape[-1] < classes:
         law, found = f"the model must have a logit for each of the {classes} classes", str(outputs[0].shape[-1])
         raise BadInput(law, found, case.loaded.source, "check the label column and the model's number of labels")
     return case
+
+
+def check_length(loaded: Loaded, length: int) -> None:
+    """That a call of so many tokens fits the model. Raises `BadInput`."""
+    positions = _positions(loaded)
+    if positions is not None and length > positions:
+        law, found = "a call must fit the model's positions", f"{length} tokens for {positions}"
+        raise BadInput(law, found, "--length", f"give at most {positions}")
 
 
 def check(request: Request) -> None:

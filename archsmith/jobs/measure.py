@@ -30,7 +30,9 @@ from archsmith.cost import (
 )
 from archsmith.cost.memory import serving_peak
 from archsmith.errors import ArchsmithError, BadInput
+from archsmith.jobs.case import check_length
 from archsmith.model.load import Loaded, load
+from archsmith.model.running import check_runs
 
 REPEATS, WARMUP, SECONDS = 60, 3, 60.0
 RANDOM_RANGES = "ranges from random inputs: right for speed only"
@@ -64,7 +66,10 @@ def measure(
             costs: dict[str, Any] = {"file_bytes": file_bytes(Path(source))}
             rows, sessions = _open_onnx(Path(source), chosen, threads, inputs)
         else:
-            wrapped, example, dynamic = served(load(source, allow_code=allow_code), batch, length)
+            loaded = load(source, allow_code=allow_code)
+            check_length(loaded, length)
+            wrapped, example, dynamic = served(loaded, batch, length)
+            check_runs(wrapped, example)
             inputs = arrays(example)
             counted = count(wrapped, example)
             costs = {"parameters": counted.parameters, "macs": counted.macs, "weight_bytes": counted.weight_bytes}
@@ -98,11 +103,12 @@ class Served(nn.Module):
 
 
 class ServedText(Served):
-    """Tokens and their mask in."""
+    """Tokens and their mask in, and the decoder's tokens where there is one."""
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, length) twice -> the model's tensor."""
-        return self._pick(self.model(input_ids=input_ids, attention_mask=attention_mask))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor | None = None) -> Tensor:
+        """(batch, length) each -> the model's tensor."""
+        more = {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
+        return self._pick(self.model(input_ids=input_ids, attention_mask=attention_mask, **more))
 
 
 class ServedImage(Served):
@@ -128,7 +134,7 @@ def served(loaded: Loaded, batch: int, length: int) -> tuple[nn.Module, dict[str
             wrapped = ServedText(loaded.model)
         else:
             wrapped = ServedImage(loaded.model)
-        taken = ("input_ids", "attention_mask") if "input_ids" in example else ("pixel_values",)
+        taken = ("input_ids", "attention_mask", "decoder_input_ids") if "input_ids" in example else ("pixel_values",)
         example = {name: example[name] for name in taken if name in example}
     dynamic = {
         name: {0: "batch", 1: "length"} if tensor.dim() == 2 and not tensor.is_floating_point() else {0: "batch"}
@@ -197,8 +203,10 @@ def _open_onnx(
         reason = "PyTorch does not run ONNX files" if runtime.name == "pytorch" else runtime.available()
         if reason is None:
             try:
-                session = runtime.open(Artifact(runtime.name, "fp32", file), threads)
+                artifact = Artifact(runtime.name, "fp32", file)
+                session = runtime.open(artifact, threads)
                 session(inputs)
+                row["peak_bytes"] = serving_peak(artifact, inputs, threads=threads)
                 sessions[runtime.name] = session
             except Exception as error:  # runtimes raise classes of their own, and inputs made up may not fit the file
                 reason = f"cannot run it: {' '.join(str(error).split())[:200]}"

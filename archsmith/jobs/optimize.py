@@ -14,7 +14,7 @@ from torch import nn
 
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.jobs import remember, shipping, stages, training
-from archsmith.jobs.case import Case, Request, prepare, prepared
+from archsmith.jobs.case import Case, Request, prepare, prepared, there
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import free_win, uncut, unmet
 from archsmith.report.result import Result
@@ -96,26 +96,36 @@ def optimize(
 
 def located(name: str | Path) -> str:
     """A name as `resume` finds it from any folder: what exists here by its whole path, else a name of a hub."""
-    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+    return str(Path(name).resolve()) if there(name) else str(name)
 
 
 def start(case: Case, out: str | Path, progress: Progress | None = None) -> Result:
     """A new run of a case."""
-    check_out(Path(out))
+    check_out(Path(out), case)
+    shipping.check_saved(case)
     with RunDirectory.create(out, case.request.to_json()) as run:
         return follow(case, run, progress or Progress())
 
 
-def check_out(out: Path) -> None:
-    """The run's folder is new or empty, said before any work is done."""
-    if out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - BEGUN):
-        raise BadInput("a new run needs an empty folder", "files", str(out), "name another with --out")
+def check_out(out: Path, case: Case | None = None) -> None:
+    """The run's folder is new or empty, and not in the model's, said before any work is done."""
+    remedy = "name another with --out"
+    try:
+        if there(out) and (not out.is_dir() or {entry.name for entry in out.iterdir()} - BEGUN):
+            raise BadInput("a new run needs an empty folder", "files", str(out), remedy)
+    except OSError as error:
+        raise BadInput("a run's folder must be writable", str(error.strerror), str(out), remedy) from None
+    folder = case.loaded.folder if case is not None else None
+    if folder is not None and folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise BadInput("nothing is written into the model's own folder", str(out), "--out", remedy)
 
 
 def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
     """The story, stage by stage; a stage that has been recorded is not done again."""
     work = stages.Work(case, run, progress)
     stages.remember_inputs(work)
+    if case.limit("quality") is not None and not case.request.validation and case.request.data:
+        progress.say("quality is that on rows split off --data; if the model was trained on them, give --validation")
     original = stages.original(work)
     win = free_win(case, original)
     if win is not None:

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archsmith.cost import LatencyModel
-from archsmith.evaluate.blocks import factors_of, keeps_a_layer
+from archsmith.evaluate.blocks import factors_of, keeps_a_layer, outer_layers
 from archsmith.evaluate.latency import predict
 from archsmith.evaluate.scores import Scores
 from archsmith.model import Anatomy, derive_space
 from archsmith.search import Option, exact_front
-from archsmith.space import Architecture, Choice, Space, Value
+from archsmith.space import Architecture, Choice, Forbidden, Space, Value
 
 STREAMS = (1.0, 0.67, 0.5, 0.34)  # residual widths that are tried, as shares of the original's
 
@@ -46,7 +46,7 @@ class Terrain:
 def searched_space(anatomy: Anatomy) -> Space:
     """The space that `optimize` searches: every branch and every axis, but for the width of single heads.
 
-    Of the residual width a few values are tried, since all of the front is made for each of them.
+    Of the residual width a few values are tried, since all of the front is made for each of them. A layer is kept.
     """
     inner = {name for row in factors_of(anatomy).values() for name in row}
     choices: dict[str, Choice] = {}
@@ -56,7 +56,9 @@ def searched_space(anatomy: Anatomy) -> Space:
             choices[name] = (
                 Choice(_streams(axis.size, choice), choice.when) if axis and axis.kind == "residual" else choice
             )
-    return Space(choices)
+    layers = outer_layers(anatomy)
+    keep = [Forbidden(dict.fromkeys(layers, False))] if layers and all(name in choices for name in layers) else []
+    return Space(choices, keep)
 
 
 def _streams(size: int, choice: Choice) -> tuple[Value, ...]:

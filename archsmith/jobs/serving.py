@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,19 +86,33 @@ def serve(case: Case, wrapped: nn.Module, folder: Path, label: str, say: Callabl
     found: list[Served] = []
     for runtime in runtimes_of(case):
         try:
-            base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), folder / runtime.name)
+            with _said(runtime, case):
+                base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), folder / runtime.name)
             for precision in precisions_of(runtime):
                 try:
-                    found.append(_serve_one(case, wrapped, runtime, base, precision, ranges, label))
-                except (BadInput, RuntimeError, ValueError) as error:
+                    with _said(runtime, case):
+                        found.append(_serve_one(case, wrapped, runtime, base, precision, ranges, label))
+                except BadInput as error:
                     if precision == "fp32":
                         raise
-                    say(f"{runtime.name} {precision} cannot be made: {str(error).splitlines()[0][:160]}")
+                    say(f"{runtime.name} {precision} cannot be made: {str(error)[:200]}")
         except BadInput as error:
             if case.request.runtime != "all" or runtime.name == "pytorch":
                 raise
             say(f"{runtime.name} is left out: {str(error)[:200]}")
     return found
+
+
+@contextmanager
+def _said(runtime: Runtime, case: Case) -> Iterator[None]:
+    """What a runtime does not take is the network's fault, whatever it raises; a full disk is not."""
+    try:
+        yield
+    except (BadInput, OSError):
+        raise
+    except Exception as error:  # each runtime raises classes of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BadInput(f"{runtime.name} must take the network", reason, case.loaded.source) from error
 
 
 def _serve_one(

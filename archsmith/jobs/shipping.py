@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from archsmith.errors import BadInput
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.case import Case
 from archsmith.jobs.serving import (
@@ -55,6 +57,20 @@ class Final:
     ladder: tuple[Variant, ...]
     holdout: Holdout | None
     predicted_ms: float | None = None
+
+
+def check_saved(case: Case) -> None:
+    """Write the model as it is and load it back, before any work is done for it. Raises `BadInput`."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save(case.model, case.loaded, folder, {}, case.task.example(2, 16), case.task.dynamic())
+        except BadInput:
+            raise
+        except Exception as error:  # torch.export raises whatever the user's code runs into
+            law = "a model must load back as it was saved: as a class of transformers, else as a torch.export program"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            remedy = "let its forward pass take no decision by the values of tensors"
+            raise BadInput(law, reason, case.loaded.source, remedy) from error
 
 
 def ship(work: Work, teacher: Teacher, chosen: Chosen) -> Shipped:
@@ -108,15 +124,13 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         judged = {name: case.task.judge(outputs, "validation") for name, outputs in answered.items()}
         qualities = {row["name"]: row["quality"] for row in before["variants"]}
         originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
-        originals = [replace(v, quality=qualities[v.name]) for v in originals]
+        paths = {each.name: each.artifact.path.relative_to(work.run.path).as_posix() for each in (*wholes, *smalls)}
+        paths |= {each.name: "model" for each in smalls if each.artifact.runtime == "pytorch"}
+        originals = [
+            replace(v, quality=qualities[v.name], path=paths[v.name] if v.runtime != "pytorch" else None)
+            for v in originals
+        ]
         found = variants(case, small_wrapped, smalls, times, judged, "validation")
-        folder = work.run.folder("model")
-        paths = {
-            each.name: "model"
-            if each.artifact.runtime == "pytorch"
-            else f"model/{each.artifact.path.relative_to(folder).as_posix()}"
-            for each in smalls
-        }
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
         uncut = case.task.judge(load_array(work.run.folder("original") / "answered.npy"), "validation")
         drops = {name: case.task.drop(records, uncut) for name, records in judged.items()}
@@ -162,7 +176,10 @@ RUNGS = ("original", "faster runtime", "lower precision", "smaller architecture"
 
 
 def rungs_of(originals: Sequence[Variant], smalls: Sequence[Variant], best: Variant) -> dict[str, Variant]:
-    """The ladder: original, faster runtime, lower precision, smaller architecture, all together, as far as there is."""
+    """The ladder: original, faster runtime, lower precision, smaller architecture, all together, as far as there is.
+
+    Where the original itself ships there is no smaller architecture.
+    """
 
     def fastest(rows: Sequence[Variant]) -> Variant | None:
         return min(rows, key=lambda v: v.latency_ms or float("inf"), default=None)
@@ -171,7 +188,7 @@ def rungs_of(originals: Sequence[Variant], smalls: Sequence[Variant], best: Vari
         whole_of(originals),
         fastest([v for v in originals if v.precision == "fp32" and v.runtime != "pytorch"]),
         fastest([v for v in originals if v.precision != "fp32"]),
-        whole_of(smalls),
+        whole_of(smalls) if best.architecture else None,
         best,
     )
     return {name: variant for name, variant in zip(RUNGS, found, strict=True) if variant is not None}
@@ -194,7 +211,7 @@ def open_holdout(
     best = rungs["all together"]
 
     def found(variant: Variant) -> np.ndarray:
-        whole = not variant.architecture and variant.path is None
+        whole = variant.name.startswith("original ")
         key = f"fp32 of the {'original' if whole else 'small one'}" if variant.precision == "fp32" else variant.name
         if key not in judged:
             own = best if not whole and variant.precision == best.precision else variant

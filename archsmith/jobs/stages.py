@@ -19,7 +19,7 @@ from archsmith.evaluate.rank import order_units, rank_units
 from archsmith.evaluate.scores import score_blocks
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs import select as selection
-from archsmith.jobs.case import Case
+from archsmith.jobs.case import SHORTEST, Case
 from archsmith.jobs.plan import costs_of
 from archsmith.jobs.select import Point, Terrain
 from archsmith.jobs.serving import answered_once, artifact_records, serve, time_all, variants
@@ -37,7 +37,7 @@ from archsmith.tasks.answer import load_array, save_array
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
 LARGER = 1.03  # of a file: its graph, norms and scales do not shrink with the weights
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
-EXAMINED = (2, 16)  # batch and length that a text model is examined on
+EXAMINED = (2, SHORTEST)  # batch and length that a text model is examined on
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +79,13 @@ class Work:
 
 def remember_inputs(work: Work) -> None:
     """Check that data and weights are those that the run began with. Raises `BadInput` where one has changed."""
-    request = work.case.request
-    named = [Path(name) for name in (request.data, request.validation, request.holdout) if name]
-    weights = sorted(
-        path for ending in ("*.safetensors", "*.bin", "config.json") for path in Path(request.model).glob(ending)
-    )
-    now = {str(path): digest(path) for path in (*named, *weights) if path.is_file()}
+    request, loaded = work.case.request, work.case.loaded
+    named = {name: Path(name) for name in (request.data, request.validation, request.holdout) if name}
+    if loaded.folder is not None:  # of a hub, the folder that it was loaded into
+        parts = [path for ending in ("*.safetensors", "*.bin", "config.json") for path in loaded.folder.glob(ending)]
+        files = {path.name: path for path in parts} | dict(loaded.files)
+        named |= {f"{request.model}/{name}": path for name, path in sorted(files.items())}
+    now = {name: digest(path) for name, path in named.items() if path.is_file()}
     began = work.stage("inputs", lambda folder: dict(now))
     changed = [name for name in {**began, **now} if began.get(name) != now.get(name)]
     if changed:
@@ -119,7 +120,7 @@ def examine_model(work: Work) -> Anatomy:
     """What can change, certified. Raises `BadInput` where nothing can."""
 
     def see(folder: Path) -> JSON:
-        anatomy = examine(work.case.model, work.case.task.example(*EXAMINED), work.case.rng(1), as_served(work.case))
+        anatomy = examine(work.case.model, work.case.task.example(*EXAMINED), work.case.rng(1), work.case.as_served())
         return anatomy_to_json(anatomy)
 
     anatomy = anatomy_from_json(work.stage("anatomy", see))
@@ -127,14 +128,6 @@ def examine_model(work: Work) -> Anatomy:
         reasons = "; ".join(f"{c.subject}: {c.reason}" for c in anatomy.certificates[:3]) or "no free width was found"
         raise BadInput("a model must have something that can change", reasons, work.case.loaded.source)
     return anatomy
-
-
-def as_served(case: Case) -> dict[str, torch.Tensor]:
-    """Two rows of the length that latency is measured on, one of them padded for its half where there is a mask."""
-    example = case.task.example(2, max(EXAMINED[1], case.request.length))
-    if "attention_mask" in example:
-        example["attention_mask"][1, example["attention_mask"].shape[1] // 2 :] = 0
-    return example
 
 
 def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
@@ -225,7 +218,7 @@ def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[P
     point = selection.at_most(points, limit * NEAR_LIMIT) or min(points, key=lambda p: p.ms)
 
     def measure(folder: Path) -> JSON:
-        bench = bench_of(work, folder, 2)
+        bench = replace(bench_of(work, folder, 2), clock="wall")  # the target's clock
         runtime, precision = terrain.latency.setting["runtime"], terrain.latency.setting["precision"]
         architectures: list[Mapping[str, Value]] = [{}, dict(point.architecture)]
         build = builder(work.case, teacher)
@@ -233,8 +226,8 @@ def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[P
             timed = time_architectures(
                 build, teacher.anatomy, architectures, bench, [(RUNTIMES[runtime](), precision)], work.case.rng(12)
             )
-        whole, small = next(iter(timed.values()))
-        return {"ms": small.ms, "predicted": point.ms, "whole_ms": whole.ms}
+        _, small = next(iter(timed.values()))
+        return {"ms": small.ms, "predicted": point.ms}
 
     record = work.stage("calibrate", measure)
     factor = record["ms"] / record["predicted"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from archsmith.cost import LatencyModel
-from archsmith.evaluate.blocks import skipped
+from archsmith.evaluate.blocks import factors_of, skipped
 from archsmith.jobs.shipping import Final
 from archsmith.jobs.stages import Work
 from archsmith.jobs.verdict import outcomes
@@ -21,6 +22,7 @@ from archsmith.report.picture import write_picture
 from archsmith.report.result import Result, Variant, write_result
 from archsmith.report.story import LatencyPoint, Story, Verdict, Width, write_story
 from archsmith.study import Store
+from archsmith.trial import pareto
 
 
 def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
@@ -50,33 +52,33 @@ def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
 
 
 def front(work: Work, final: Final) -> tuple[Variant, ...]:
-    """What the search tried, fast to good: predicted latency, measured quality; the shipped one as measured."""
+    """Trials that no other beats, fast to good: predicted latency, measured quality; and what ships, as measured."""
     path = work.run.path / "study.db"
     found = [replace(final.best, name="best")]
     if path.exists():
         setting = work.record("latency")["setting"]
-        for trial in Store.read(path).history():
-            if trial.status == "complete":
-                found.append(
-                    replace(
-                        final.best,
-                        name=f"trial {trial.number}",
-                        quality=100.0 - trial.values["loss_points"],
-                        latency_ms=trial.values["latency_ms"],
-                        macs=int(trial.values["macs"]),
-                        parameters=int(trial.values["parameters"]),
-                        bytes=int(trial.values["weight_bytes"]),
-                        peak_bytes=None,
-                        runtime=setting["runtime"],
-                        precision=setting["precision"],
-                        latency_interval=None,
-                        path=None,
-                        architecture=dict(trial.proposal.architecture),
-                        note="latency predicted, quality after a short training, bytes of its weights in fp32",
-                    )
-                )
-    found.sort(key=lambda v: v.latency_ms or 0.0)
-    return tuple(found)
+        with closing(Store.read(path)) as store:
+            trials = pareto(store.history(), store.objectives)
+        found += [
+            replace(
+                final.best,
+                name=f"trial {trial.number}",
+                quality=100.0 - trial.values["loss_points"],
+                latency_ms=trial.values["latency_ms"],
+                macs=int(trial.values["macs"]),
+                parameters=int(trial.values["parameters"]),
+                bytes=int(trial.values["weight_bytes"]),
+                peak_bytes=None,
+                runtime=setting["runtime"],
+                precision=setting["precision"],
+                latency_interval=None,
+                path=None,
+                architecture=dict(trial.proposal.architecture),
+                note="latency predicted, quality after a short training, bytes of its weights in fp32",
+            )
+            for trial in trials
+        ]
+    return tuple(sorted(found, key=lambda v: v.latency_ms or 0.0))
 
 
 def floor_ms(work: Work) -> float | None:
@@ -114,12 +116,13 @@ def tell_story(work: Work, final: Final) -> Story:
 def widths(anatomy: Anatomy, best: Variant) -> tuple[Width, ...]:
     """Every searched axis before and after; 0 where it is gone with its block or layer."""
     gone = skipped(anatomy, best.architecture)
+    inner = {name for row in factors_of(anatomy).values() for name in row}
     return tuple(
         Width(
             name, axis.kind, axis.size, 0 if name in gone else int(best.architecture.get(name, axis.size)), axis.layer
         )
         for name, axis in anatomy.axes.items()
-        if axis.kind != "width"
+        if name not in inner
     )
 
 

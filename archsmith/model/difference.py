@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from archsmith.errors import ArchsmithError
-from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, rebuild
+from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, Smaller, rebuild
 from archsmith.model.share import within
 
 Record = dict[str, Any]
@@ -25,11 +25,14 @@ MOST_CHANGES = 8  # a model cut evenly shows few different numbers; only such a 
 
 
 def base_class(model: nn.Module) -> type[nn.Module] | None:
-    """The class of transformers itself that `model` is or derives from, None where there is none."""
-    for kind in type(model).__mro__:
-        if kind.__module__.startswith("transformers.models."):
-            return kind
-    return None
+    """The class of transformers itself that `model` is, or that ours rebuilds; None for any other.
+
+    A class that derives from one of transformers holds or does more than that one, which no config can say.
+    """
+    kind, *bases = type(model).__mro__
+    if bases and bases[0].__name__ == Smaller.__name__:
+        kind = bases[1]
+    return kind if kind.__module__.startswith("transformers.models.") else None
 
 
 def build_uncut(base: type[nn.Module], config: Any) -> nn.Module:

@@ -33,7 +33,7 @@ class Loaded:
 
     `example`: keyword inputs that it accepts, batch 2; None where none could be made. `files`: relative name -> path
     of what travels with a saved result (tokenizer, processor). `pooling` is set where `kind` is "sentence"; the model
-    is then the encoder alone.
+    is then the encoder alone. `folder`: what it was read from, None for a module.
     """
 
     model: nn.Module
@@ -43,6 +43,7 @@ class Loaded:
     example: Mapping[str, Tensor] | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     pooling: Pooling | None = None
+    folder: Path | None = None
 
 
 def load(source: str, *, allow_code: bool = False, task: str | None = None) -> Loaded:
@@ -76,6 +77,7 @@ def load(source: str, *, allow_code: bool = False, task: str | None = None) -> L
         example=example_inputs(model, tokenizer),
         files=_companions(folder),
         pooling=pooling,
+        folder=folder,
     )
 
 
@@ -102,10 +104,14 @@ def demo_model() -> Path:
 def _folder(source: str, allow_code: bool) -> Path:
     """The directory of `source`; a hub id is downloaded to the hub's own cache first, without pickles."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        found = "a file" if path.exists() else "nothing"
+    try:
+        if path.is_dir():
+            return path
+        is_file = path.exists()
+    except OSError as error:  # too long a name, or a folder that is closed to this user
+        raise BadInput(FORMS, str(error.strerror), source[:200]) from None
+    if is_file or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
+        found = "a file" if is_file else "nothing"
         raise BadInput(FORMS, found, source)
     import huggingface_hub
 

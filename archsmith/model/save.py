@@ -61,7 +61,7 @@ def save(
         text = json.dumps(architecture or {}, indent=2, sort_keys=True)
         (folder / "architecture.json").write_text(text + "\n", encoding="utf-8")
         if base_class(model) is None:
-            _save_module(model, folder, example, dynamic or {})
+            _save_module(model, loaded, folder, example, dynamic or {})
         else:
             _save_transformers(model, loaded, folder, example)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own error
@@ -199,10 +199,10 @@ def _copy_companions(model: nn.Module, loaded: Loaded, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    if not loaded.files and loaded.tokenizer is not None:
+    if not loaded.files and loaded.tokenizer is not None and hasattr(loaded.tokenizer, "save_pretrained"):
         loaded.tokenizer.save_pretrained(folder)
     generation: Any = getattr(model, "generation_config", None)
-    if generation is not None:
+    if hasattr(generation, "save_pretrained"):
         generation.save_pretrained(folder)
     if loaded.pooling is not None:
         write_pooling(model, loaded.pooling, folder)
@@ -254,19 +254,25 @@ def leaves(output: Any) -> list[Tensor]:
 
 
 def _save_module(
-    model: nn.Module, folder: Path, example: Mapping[str, Tensor] | None, dynamic: Mapping[str, Mapping[int, str]]
+    model: nn.Module,
+    loaded: Loaded,
+    folder: Path,
+    example: Mapping[str, Tensor] | None,
+    dynamic: Mapping[str, Mapping[int, str]],
 ) -> None:
-    """Weights and the exported program, whose inputs vary where `dynamic` says and the module allows it."""
+    """Weights, tokenizer and the exported program, whose inputs vary where `dynamic` says and the module allows it."""
     save_file(_state(model, {}), folder / "model.safetensors", metadata={"format": "pt"})
     if not example:
         raise BadInput("a module is exported with example inputs", "none", type(model).__name__, "give `example`")
+    _copy_companions(model, loaded, folder)
     first: dict[int, str] = {0: "batch"}
     shapes = {
         name: {dim: torch.export.Dim.AUTO for dim in dynamic.get(name, first) if dim < tensor.dim()}
         for name, tensor in example.items()
     }
     program = torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
-    torch.export.save(program, folder / "model.pt2")
+    with (folder / "model.pt2").open("wb") as file:  # a full disk is then Python's own error, with its number
+        torch.export.save(program, file)
     back = load_exported(folder / "model.pt2", allow_code=True)
     state = load_file(folder / "model.safetensors")
     with torch.no_grad():

@@ -31,9 +31,13 @@ def read_pooling(folder: Path) -> Pooling | None:
     listing = folder / "modules.json"
     if not listing.is_file():
         return None
-    modules = json.loads(listing.read_text(encoding="utf-8"))
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
     law = "a sentence-embedding model is Transformer, Pooling (mean or cls), and maybe Normalize"
+    try:
+        modules = json.loads(listing.read_text(encoding="utf-8"))
+        kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+        modules[1]["path"] if len(kinds) > 1 else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(law, f"{type(error).__name__}: {error}", str(listing)) from None
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise BadInput(law, " ".join(kinds), str(listing))
     settings = read_json(folder / modules[1]["path"] / "config.json")

@@ -37,6 +37,17 @@ output = compiled({{each.any_name: inputs[each.any_name] for each in compiled.in
 """
 
 
+PROGRAM = """\
+import torch
+
+# A .pt2 file is a program: load it where you trust it.
+model = torch.export.load("model/model.pt2").module()
+# inputs: a dict of tensors by name, as the module's forward takes them
+with torch.inference_mode():
+    output = model(**inputs)
+"""
+
+
 def snippets(run: Path, best: Variant, threads: int = 1) -> tuple[Snippet, ...]:
     """How to load `run/model` in each way that its files allow, the best's own file first among its kind.
 
@@ -46,6 +57,8 @@ def snippets(run: Path, best: Variant, threads: int = 1) -> tuple[Snippet, ...]:
     found = []
     if (run / "model" / "config.json").is_file():
         found.append(Snippet("With transformers", _transformers(run, best)))
+    if (run / "model" / "model.pt2").is_file():
+        found.append(Snippet("With PyTorch", PROGRAM))
     if file := _file(run, best, ".onnx"):
         found.append(Snippet(f"With ONNX Runtime: {file}", prepare + ONNX.format(file=file, threads=threads)))
     if file := _file(run, best, ".xml"):

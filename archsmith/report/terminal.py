@@ -122,11 +122,12 @@ def measure_view(found: Mapping[str, Any]) -> RenderableType:
     rows = []
     for row in found.get("latency", ()):
         interval = (row["low_ms"], row["high_ms"]) if row.get("low_ms") is not None else None
-        rows.append(
-            (row["runtime"], row["precision"], show.milliseconds(row.get("median_ms"), interval), row.get("note", ""))
-        )
+        ms = show.milliseconds(row.get("median_ms"), interval)
+        memory = show.NONE if row.get("peak_bytes") is None else show.size(row["peak_bytes"])
+        rows.append((row["runtime"], row["precision"], ms, memory, row.get("note", "")))
     return Group(
-        _rows("Cost", ("what", "how much"), costs), _rows("Latency", ("runtime", "precision", "median", ""), rows)
+        _rows("Cost", ("what", "how much"), costs),
+        _rows("Latency", ("runtime", "precision", "median", "memory", ""), rows),
     )
 
 

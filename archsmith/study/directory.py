@@ -31,6 +31,13 @@ from archsmith.space import JSON
 LOCK, PLAN, PLAN_PART, LOG = ".lock", "plan.json", "plan.json.part", "archsmith.log"
 
 
+class _Log(logging.FileHandler):
+    """A log that says nothing where it cannot be written: the stage that fails for the same reason says it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's name
+        """Nothing."""
+
+
 class RunDirectory:
     """One run on the disk, held by one process at a time; a context manager that lets go at its end.
 
@@ -42,7 +49,7 @@ class RunDirectory:
         self.plan: JSON = None
         self.log = logging.getLogger("archsmith")
         self._lock = lock
-        self._handler = logging.FileHandler(path / LOG, encoding="utf-8", delay=True)
+        self._handler = _Log(path / LOG, encoding="utf-8", delay=True)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.log.addHandler(self._handler)
         self.log.propagate = (
@@ -164,7 +171,8 @@ class RunDirectory:
     def close(self) -> None:
         """Let go of the folder and its log."""
         self.log.removeHandler(self._handler)
-        self._handler.close()
+        with suppress(OSError):  # what a full disk does not take
+            self._handler.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -157,7 +157,8 @@ class _State:
             "best": best,
         }
         scratch = path.with_suffix(".writing")
-        torch.save(record, scratch)
+        with scratch.open("wb") as file:  # a full disk is then Python's own error, with its number
+            torch.save(record, file)
         scratch.replace(path)
 
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:

@@ -11,11 +11,11 @@ import pytest
 from torch import Tensor, nn
 
 from archsmith.cost import PyTorch, pinned
-from archsmith.evaluate.blocks import blocks, fastest, pattern, skipped
+from archsmith.evaluate.blocks import blocks, pattern, skipped
 from archsmith.evaluate.latency import Bench, fill_latency, predict, probe_architectures, time_architectures
 from archsmith.model import derive_space, examine, realise
 from archsmith.model.anatomy import Anatomy, Axis, Branch
-from archsmith.space import Space, Value
+from archsmith.space import Architecture, Space, Value
 
 DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
 
@@ -28,6 +28,21 @@ class Logits(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits
+
+
+def fastest(space: Space) -> Architecture:
+    """The floor of a space: every branch skipped that may be, every width at its smallest, constraints aside."""
+    values: dict[str, Value] = {}
+    pending = dict(space.choices)
+    while pending:
+        for name, choice in list(pending.items()):
+            parent = choice.when.name if choice.when else None
+            if parent in pending:
+                continue
+            del pending[name]
+            if choice.when is None or (parent in values and choice.when.holds(values[choice.when.name])):
+                values[name] = min(choice.values, key=float)
+    return Architecture(values)
 
 
 def axis(name: str, kind: Any, size: int, layer: str | None) -> Axis:

@@ -56,6 +56,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("{folder}/none", {}, "."),
     ("{folder}/none.onnx", {}, "an ONNX file exists"),
     ("{broken}", {}, "holds an ONNX model"),
+    ("{folder}", {"length": 4096}, "fit the model's positions"),
+    ("x" * 300, {}, "File name too long"),
 ]
 
 

@@ -140,6 +140,8 @@ def test_a_run_goes_on_with_what_it_began_with(kind_bert: Path, texts: dict[str,
     run(kind_bert, texts, tmp_path / "run", **settings)
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert Path(plan["model"]).is_absolute() and plan["data"] == str(data)
+    began = json.loads((tmp_path / "run" / "stages" / "inputs.json").read_text())["result"]
+    assert {str(data), f"{kind_bert}/model.safetensors", f"{kind_bert}/tokenizer.json"} <= began.keys()
     data.write_text(data.read_text() + "1\tgood word1 word2\n")
     with pytest.raises(BadInput, match=f"other content at {data}"):
         resume(tmp_path / "run")
@@ -186,6 +188,20 @@ def test_bad_requests_write_nothing(
     with pytest.raises(BadInput, match=message):
         run(kind_bert, texts, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("data", "x" * 300 + ".tsv"), ("out", "x" * 300), ("model", "x" * 300), ("out", "{model}/a")]
+)
+def test_a_path_that_cannot_be_is_refused(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path, option: str, value: str
+) -> None:
+    named = {"model": str(kind_bert), "data": str(texts["train"]), "out": str(tmp_path / "run")}
+    named[option] = value.format(model=kind_bert)
+    before = sorted(kind_bert.rglob("*"))
+    with pytest.raises(BadInput, match=r"File name too long|model's own folder"):
+        archsmith.optimize(named["model"], "text-classification", data=named["data"], out=named["out"], length=32)
+    assert not (tmp_path / "run").exists() and sorted(kind_bert.rglob("*")) == before
 
 
 def test_a_folder_in_use_is_refused(kind_bert: Path, texts: dict[str, Path], tmp_path: Path) -> None:

@@ -120,6 +120,15 @@ def test_widths_of_heads_are_not_searched() -> None:
     assert not any(name.endswith("query.width") for name in searched_space(ground.anatomy).choices)
 
 
+def test_no_network_without_layers_is_in_the_space() -> None:
+    space = searched_space(terrain(layers=2).anatomy)
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(60)]
+    drawn += [space.mutate(drawn[0], rng) for _ in range(60)]
+    assert all(point["layer.0"] or point["layer.1"] for point in drawn)
+    assert any(not point["layer.0"] for point in drawn)
+
+
 @pytest.mark.parametrize(("kinds", "points"), [(("width",), 3), (("residual",), 2), (("width", "residual"), 6)])
 def test_a_network_without_layers_has_a_front_too(kinds: tuple[Any, ...], points: int) -> None:
     """A plain perceptron has widths alone; where only the residual width is free, the front is its values."""

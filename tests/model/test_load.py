@@ -156,6 +156,14 @@ def strange_pooling(folder: Path) -> None:
     (folder / "modules.json").write_text('[{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": "1"}]')
 
 
+def broken_pooling(folder: Path) -> None:
+    (folder / "modules.json").write_text("{")
+
+
+def nameless_pooling(folder: Path) -> None:
+    (folder / "modules.json").write_text('[{"path": ""}]')
+
+
 def special_attribute(folder: Path) -> None:
     edit_config(folder, archsmith={"attributes": [["", "__class__", 1]]})
 
@@ -179,6 +187,8 @@ def special_attribute(folder: Path) -> None:
         (own_code, "runs only when allowed.*--allow-code"),
         (corrupt_tokenizer, "tokenizer files load"),
         (strange_pooling, "Pooling"),
+        (broken_pooling, "sentence-embedding model is"),
+        (nameless_pooling, "sentence-embedding model is"),
         (special_attribute, "cannot be special"),
     ],
 )

@@ -18,6 +18,7 @@ from families import tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel, BertPreTrainedModel, BertTokenizerFast
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model import Plan, cut, examine, plan
@@ -265,6 +266,33 @@ def test_any_module_is_saved_as_weights_and_a_program(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(back(image=more), model(more), atol=1e-6)
     assert set(load_file(tmp_path / "model/model.safetensors")) == set(model.state_dict())
+
+
+class Mine(BertPreTrainedModel):
+    """A class of the user's own on top of transformers, which no config can say."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.head = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0])
+
+
+def test_a_class_that_derives_from_transformers_is_saved_as_a_module(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    model = Mine(config).eval()
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    tokenizer = BertTokenizerFast(vocab=str(vocabulary), vocab_file=str(vocabulary))
+    ids = torch.arange(24).reshape(2, 12)
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    save(model, Loaded(model, tokenizer, "x", "module", example=example), tmp_path / "model")
+    back = load_exported(tmp_path / "model/model.pt2", allow_code=True)
+    with torch.no_grad():
+        assert torch.allclose(back(**example), model(**example), atol=1e-6)
+    assert (tmp_path / "model/tokenizer.json").is_file() and not (tmp_path / "model/config.json").exists()
 
 
 def test_an_exported_program_is_not_run_unasked(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,17 @@ def test_every_snippet_runs_without_archsmith(run: Path) -> None:
     code = BLOCK + "".join(f"{one.code}\nprint(tuple(getattr(output, 'logits', output).shape))\n" for one in shown)
     done = subprocess.run([sys.executable, "-c", code], cwd=run, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["(1, 2)"] * len(shown), done.stderr
+
+
+def test_a_program_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2).eval()
+    (tmp_path / "model").mkdir()
+    with (tmp_path / "model" / "model.pt2").open("wb") as file:
+        torch.export.save(torch.export.export(layer, (), {"input": torch.ones(1, 3)}), file)
+    (shown,) = snippets(tmp_path, replace(BEST, path=None, runtime="pytorch"))
+    found: dict[str, Any] = {"inputs": {"input": torch.ones(1, 3)}}
+    exec(compile(shown.code.replace("model/model.pt2", str(tmp_path / "model/model.pt2")), "shown", "exec"), found)
+    assert torch.allclose(found["output"], layer(torch.ones(1, 3)))
 
 
 def test_the_bests_own_file_is_the_one_that_is_shown(tmp_path: Path) -> None:

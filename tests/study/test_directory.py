@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kill_stages import STAGES, job
 
 from archsmith.errors import BadInput
 from archsmith.study import RunDirectory
+from archsmith.train import Schedule, fit
 
 
 def writes(text: str) -> Callable[[Path], object]:
@@ -123,6 +125,34 @@ def test_a_really_full_device_is_noticed(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     with RunDirectory.create(tmp_path / "run", {}) as run, pytest.raises(BadInput, match="must have room"):
         run.stage("a", work)
+
+
+def test_a_full_device_is_noticed_by_a_checkpoint(tmp_path: Path) -> None:
+    def work(folder: Path) -> object:
+        layer = torch.nn.Linear(2, 1)
+        (folder / "a.writing").symlink_to("/dev/full")
+
+        def loss(rows: list[int]) -> torch.Tensor:
+            return layer(torch.ones(1, 2)).sum()
+
+        fit(layer, lambda epoch: [[0]], loss, Schedule(60), checkpoint=folder / "a.checkpoint")
+        return None
+
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with RunDirectory.create(tmp_path / "run", {}) as run, pytest.raises(BadInput, match="must have room"):
+        run.stage("a", work)
+
+
+def test_a_log_that_cannot_be_written_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with RunDirectory.create(folder, {}) as run:
+        (folder / "archsmith.log").symlink_to("/dev/full")
+        run.stage("a", writes("kept"))
+    assert capfd.readouterr().err == ""
 
 
 def non_empty(path: Path) -> Path:
