@@ -28,7 +28,8 @@ def process_peak() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # what getrusage tells there began with the peak of the process that started this one
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
-        return int(lines["VmHWM"].split()[0]) * 1024
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

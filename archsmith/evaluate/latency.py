@@ -46,7 +46,7 @@ class Bench:
     `example`: wrapped keyword inputs of the batch and length in question; `dynamic`: their open dimensions by name;
     `folder`: scratch space, left empty; `fixed`: compile for the example's shape. A timing ends after `repeats`
     rounds or `seconds`; at most `probes` networks are built to fill a latency model. `whole`: runtime -> the full
-    network's fp32 file, where it has been exported before. `clock`: for one thread; more are timed by the wall.
+    network's fp32 file, where it has been exported before.
     """
 
     example: Mapping[str, Tensor]
@@ -58,7 +58,6 @@ class Bench:
     seconds: float = 20.0
     probes: int = 20
     whole: Mapping[str, Artifact] = field(default_factory=dict)
-    clock: Clock = "cpu"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -223,7 +222,7 @@ def _time_on(
     """
     times: dict[Precision, list[float]] = {precision: [] for precision in precisions}
     # One thread's CPU time is its wall time without the other work of the machine.
-    clock: Clock = bench.clock if bench.threads == 1 else "wall"
+    clock: Clock = "cpu" if bench.threads == 1 else "wall"
     bench.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
         reference = build(architectures[0])

@@ -206,10 +206,14 @@ def _open_onnx(
                 artifact = Artifact(runtime.name, "fp32", file)
                 session = runtime.open(artifact, threads)
                 session(inputs)
-                row["peak_bytes"] = serving_peak(artifact, inputs, threads=threads)
                 sessions[runtime.name] = session
             except Exception as error:  # runtimes raise classes of their own, and inputs made up may not fit the file
                 reason = f"cannot run it: {' '.join(str(error).split())[:200]}"
+        if reason is None:
+            try:
+                row["peak_bytes"] = serving_peak(artifact, inputs, threads=threads)
+            except BadInput as error:
+                reason = str(error)
         rows[runtime.name] = row | {"note": reason or ""}
     return rows, sessions
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from archsmith.errors import BadInput, BudgetNotReachable
-from archsmith.jobs import remember, shipping, stages, training
+from archsmith.jobs import choice, remember, shipping, stages, training
 from archsmith.jobs.case import Case, Request, prepare, prepared, there
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import free_win, uncut, unmet
@@ -139,8 +139,8 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         plan = remember.plan(work, original)
         teacher = remember.remember(work, teacher, original, plan)
         trials = training.search(work, teacher, terrain, points, plan)
-        chosen = training.train(work, teacher, terrain, trials, plan)
-        whole = uncut(case, original, chosen.drop, training.bound_of(case, teacher))
+        chosen = training.train(work, teacher, terrain, points, trials, plan)
+        whole = uncut(case, original, chosen.drop, choice.bound_of(case, teacher))
         if whole is not None:
             progress.say(
                 f"no smaller network keeps the targets; the original does in {whole.runtime} {whole.precision}"

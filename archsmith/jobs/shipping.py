@@ -13,6 +13,7 @@ from torch import nn
 from archsmith.errors import BadInput
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.case import Case
+from archsmith.jobs.choice import Chosen
 from archsmith.jobs.serving import (
     Served,
     answer,
@@ -24,7 +25,6 @@ from archsmith.jobs.serving import (
     variants,
 )
 from archsmith.jobs.stages import Work
-from archsmith.jobs.training import Chosen
 from archsmith.jobs.verdict import fastest_meeting, whole_of
 from archsmith.model.pretrained import load_saved
 from archsmith.model.save import save

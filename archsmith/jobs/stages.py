@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
 LARGER = 1.03  # of a file: its graph, norms and scales do not shrink with the weights
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
 EXAMINED = (2, SHORTEST)  # batch and length that a text model is examined on
+READ = re.compile(r"(tokenizer|vocab|merges|special_tokens|added_tokens|modules|sentence_bert|1_Pooling)|.*\.model$")
+"""Names of the files beside the weights that decide what a model answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +86,12 @@ def remember_inputs(work: Work) -> None:
     named = {name: Path(name) for name in (request.data, request.validation, request.holdout) if name}
     if loaded.folder is not None:  # of a hub, the folder that it was loaded into
         parts = [path for ending in ("*.safetensors", "*.bin", "config.json") for path in loaded.folder.glob(ending)]
-        files = {path.name: path for path in parts} | dict(loaded.files)
+        files = {path.name: path for path in parts}
+        files |= {name: path for name, path in loaded.files.items() if READ.match(name)}
         named |= {f"{request.model}/{name}": path for name, path in sorted(files.items())}
     now = {name: digest(path) for name, path in named.items() if path.is_file()}
     began = work.stage("inputs", lambda folder: dict(now))
-    changed = [name for name in {**began, **now} if began.get(name) != now.get(name)]
+    changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
     if changed:
         law = "a run goes on with the data and weights that it began with"
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
@@ -218,7 +222,7 @@ def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[P
     point = selection.at_most(points, limit * NEAR_LIMIT) or min(points, key=lambda p: p.ms)
 
     def measure(folder: Path) -> JSON:
-        bench = replace(bench_of(work, folder, 2), clock="wall")  # the target's clock
+        bench = bench_of(work, folder, 2)
         runtime, precision = terrain.latency.setting["runtime"], terrain.latency.setting["precision"]
         architectures: list[Mapping[str, Value]] = [{}, dict(point.architecture)]
         build = builder(work.case, teacher)
@@ -226,13 +230,20 @@ def calibrate(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[P
             timed = time_architectures(
                 build, teacher.anatomy, architectures, bench, [(RUNTIMES[runtime](), precision)], work.case.rng(12)
             )
-        _, small = next(iter(timed.values()))
-        return {"ms": small.ms, "predicted": point.ms}
+        whole, small = next(iter(timed.values()))
+        # A machine's speed moves by more than the two differ: what repeats is their ratio, in the original's own time.
+        return {"ms": small.ms / whole.ms * setting_ms(work, runtime, precision), "predicted": point.ms}
 
     record = work.stage("calibrate", measure)
     factor = record["ms"] / record["predicted"]
     scaled = [replace(each, ms=each.ms * factor) for each in points]
     return replace(terrain, latency=terrain.latency.scaled(factor)), scaled
+
+
+def setting_ms(work: Work, runtime: str, precision: str) -> float:
+    """The original's milliseconds on a runtime in a precision, as its own stage measured them."""
+    rows = work.record("original")["variants"]
+    return float(next(row["latency_ms"] for row in rows if (row["runtime"], row["precision"]) == (runtime, precision)))
 
 
 def builder(case: Case, teacher: Teacher) -> Callable[[Mapping[str, Value]], torch.nn.Module]:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from archsmith.cost.memory import cpu_time
-from archsmith.errors import ArchsmithError
-from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop
+from archsmith.errors import ArchsmithError, BadInput
+from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop, learning_rate, repaired
 from archsmith.jobs.case import Case
+from archsmith.jobs.choice import FIRST, Chosen, best_trial, better, bound_of, next_point, shrink_of
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, streams_of
 from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed
@@ -30,19 +31,6 @@ from archsmith.trial import Proposal, Strategy, Trial
 
 BEGIN = 0.4  # share of the dearest point's latency that is tried first
 FREE = 4  # points that are repaired and judged where nothing is trained
-DROP = 1.0  # points below the original that are allowed where no bound is given
-FIRST = 0.62  # of the seconds of training: the first choice's share, if another may follow
-GAIN = 0.25  # what is lost shrinks about as (time trained) ** -GAIN
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """The architecture that ships, its trained module, and how many points it is below the original."""
-
-    architecture: Architecture
-    module: nn.Module
-    drop: float
-    predicted_ms: float
 
 
 def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> list[Trial]:
@@ -129,25 +117,6 @@ def strategy(case: Case, teacher: Teacher, terrain: Terrain, points: Sequence[Po
     return regularised_evolution(("loss_points", "latency_ms"), population=len(starts), sample=3, start=starts)
 
 
-def bound_of(case: Case, teacher: Teacher) -> float | None:
-    """Points below the original that are allowed; None where a latency, or only other costs, are bounded."""
-    drop, quality = case.limit("drop"), case.limit("quality")
-    if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
-        return None
-    bounds = [] if drop is None else [drop]
-    if quality is not None:
-        judged = teacher.judged
-        bounds.append((100.0 if judged is None else teacher.task.quality(judged)) - quality)
-    return min(bounds, default=DROP)
-
-
-def shrink_of(plan: Plan) -> float:
-    """The share of what a trial loses that should remain after long training."""
-    if not plan.trains:
-        return 1.0
-    return float((plan.trial_seconds / max(FIRST * plan.final_seconds, plan.trial_seconds)) ** GAIN)
-
-
 def candidates(case: Case, terrain: Terrain, points: Sequence[Point]) -> list[Point]:
     """The best points of each residual width within the bound on latency, and within nine tenths of it."""
     limit = case.limit("latency") or max(point.ms for point in points)
@@ -157,7 +126,9 @@ def candidates(case: Case, terrain: Terrain, points: Sequence[Point]) -> list[Po
     return list({p.architecture: p for p in found}.values())
 
 
-def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial], plan: Plan) -> Chosen:
+def train(
+    work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], trials: Sequence[Trial], plan: Plan
+) -> Chosen:
     """The architecture that ships: of the trials if nothing is trained, else after its long training."""
     case = work.case
     done = [trial for trial in trials if trial.status == "complete"]
@@ -166,38 +137,85 @@ def train(work: Work, teacher: Teacher, terrain: Terrain, trials: Sequence[Trial
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
     bound = bound_of(case, teacher)
-    if not plan.trains:
-        trial = best_trial(case, done, bound, 1.0)
-        return train_one(work, teacher, terrain, trial, "train", 0.0, plan)
     trial = best_trial(case, done, bound, shrink_of(plan))
-    if bound is None or next_trial(done, trial, math.inf, bound) is None:
-        return train_one(work, teacher, terrain, trial, "train", plan.final_seconds, plan)
-    chosen = train_one(work, teacher, terrain, trial, "train", FIRST * plan.final_seconds, plan)
-    other = next_trial(done, trial, chosen.drop, bound)
-    if other is None:
-        return chosen
-    second = train_one(work, teacher, terrain, other, "train-again", (1 - FIRST) * plan.final_seconds, plan)
-    return better(chosen, second, bound)
+    rate = trial.values.get("learning_rate", 0.0)
+    architecture, seconds = trial.proposal.architecture, plan.final_seconds
+    if bound is None or not plan.trains:
+        return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
+    failed = {trial.proposal.architecture for trial in trials if trial.status == "failed"}
+    widest = next(row for row in streams_of(terrain, points) if row)
+    able = [point for point in widest if point.architecture not in failed]
+
+    def after(drop: float) -> Point | None:
+        return next_point(able, done, terrain.ms(architecture), drop, bound, terrain.ms({}))
+
+    if after(math.inf) is None and after(0.0) is None:  # nothing can follow
+        return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
+    first = train_one(work, teacher, terrain, architecture, Training("train", FIRST * seconds, rate, plan))
+    second = train_next(
+        work, teacher, terrain, after(first.drop), Training("train-again", (1 - FIRST) * seconds, 0.0, plan)
+    )
+    return first if second is None else better(first, second, bound)
 
 
-def train_one(
-    work: Work, teacher: Teacher, terrain: Terrain, trial: Trial, name: str, seconds: float, plan: Plan
-) -> Chosen:
-    """A trial's architecture trained for long as a stage, or repaired alone where nothing is trained.
+def train_next(
+    work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, training: Training
+) -> Chosen | None:
+    """A second architecture, trained at the rate that its cut asks for; None where there is none or it fails.
+
+    What fails is said: there is one already that can ship.
+    """
+
+    def choose(folder: Path) -> JSON:
+        if point is None:
+            return None
+        try:
+            rate = learning_rate(teacher, repaired(teacher, point.architecture))
+        except OSError:
+            raise
+        except Exception as error:  # as in a trial
+            work.progress.say(f"the next architecture cannot be made: {type(error).__name__}: {error}")
+            return None
+        return {"architecture": point.architecture.to_json(), "learning_rate": rate}
+
+    chosen = work.stage("next", choose)
+    if chosen is None:
+        return None
+    architecture = Architecture.from_json(chosen["architecture"])
+    try:
+        return train_one(work, teacher, terrain, architecture, replace(training, rate=chosen["learning_rate"]))
+    except BadInput:
+        raise
+    except ArchsmithError as error:
+        work.progress.say(f"the next architecture cannot be trained: {error}")
+        return None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A long training: the stage's name, its seconds and its learning rate, and the plan that it is part of."""
+
+    name: str
+    seconds: float
+    rate: float
+    plan: Plan
+
+
+def train_one(work: Work, teacher: Teacher, terrain: Terrain, architecture: Architecture, training: Training) -> Chosen:
+    """An architecture trained for long as a stage, or repaired alone where nothing is trained.
 
     It leaves RUN/NAME/weights.safetensors.
     """
-    case, architecture = work.case, trial.proposal.architecture
+    case, name = work.case, training.name
     checkpoint = work.run.path / f"{name}.checkpoint"
     tell = work.counting(name)
 
     def make(folder: Path) -> JSON:
-        pace = find_pace(work, teacher, [], plan)
+        pace = find_pace(work, teacher, [], training.plan)
         effort = Effort()
         if pace is not None:
-            steps = pace.steps(seconds, costs_of(case, teacher, architecture).macs)
-            rate = trial.values["learning_rate"]
-            effort = Effort(steps=steps, batch=BATCH, learning_rate=rate, checks=plan.checks)
+            steps = pace.steps(training.seconds, costs_of(case, teacher, architecture).macs)
+            effort = Effort(steps=steps, batch=BATCH, learning_rate=training.rate, checks=training.plan.checks)
         with cpu_time() as spent:
             small, fitted = develop(
                 teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell
@@ -236,43 +254,3 @@ def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)
-
-
-def best_trial(case: Case, trials: Sequence[Trial], bound: float | None, shrink: float) -> Trial:
-    """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
-
-    With a bound on latency, the best within it; without one on quality, the best; else the fastest whose loss should
-    keep it, or the best if none should.
-    """
-    latency = case.limit("latency")
-    if latency is not None:
-        within = [t for t in trials if t.values["latency_ms"] <= latency] or [
-            min(trials, key=lambda t: t.values["latency_ms"])
-        ]
-        return min(within, key=lambda t: t.values["loss_points"])
-    able = [t for t in trials if bound is not None and t.values["drop_points"] * shrink <= bound]
-    if not able:
-        return min(trials, key=lambda t: t.values["loss_points"])
-    return min(able, key=lambda t: t.values["latency_ms"])
-
-
-def next_trial(trials: Sequence[Trial], tried: Trial, drop: float, bound: float) -> Trial | None:
-    """What to spend the rest on: the next better trial where the bound is missed, else the fastest that may keep it.
-
-    What the tried one gained by its long training the others are taken to gain too. None where nothing is worth it.
-    """
-    at, lost = tried.values["latency_ms"], max(tried.values["drop_points"], 1e-6)
-    if drop > bound:
-        better = [t for t in trials if t.values["drop_points"] < tried.values["drop_points"]]
-        slower = [t for t in better if t.values["latency_ms"] > at]
-        return min(slower, key=lambda t: t.values["latency_ms"], default=None)
-    faster = [t for t in trials if t.values["latency_ms"] < at and t.values["drop_points"] * drop / lost <= bound]
-    return min(faster, key=lambda t: t.values["latency_ms"], default=None)
-
-
-def better(first: Chosen, second: Chosen, bound: float) -> Chosen:
-    """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
-    able = [c for c in (first, second) if c.drop <= bound]
-    if able:
-        return min(able, key=lambda c: c.predicted_ms)
-    return min((first, second), key=lambda c: c.drop)

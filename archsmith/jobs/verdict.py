@@ -77,14 +77,15 @@ def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> 
 
     Where none does: of those that keep most targets the one that misses the others by least.
     """
-    only_costs = all(target.metric in COSTS for target in case.targets)
-
-    def rank(variant: Variant) -> tuple[float, ...]:
-        misses = [missed(target, value_of(target, variant, whole)) for target in case.targets]
-        quality, ms = variant.quality or 0.0, variant.latency_ms or float("inf")
-        return (sum(miss > 0 for miss in misses), sum(misses), *((-quality, ms) if only_costs else (ms, -quality)))
-
-    return min(of_runtime(case, measured), key=rank)
+    measured = of_runtime(case, measured)
+    misses = {v.name: [missed(target, value_of(target, v, whole)) for target in case.targets] for v in measured}
+    fewest = min(sum(miss > 0 for miss in row) for row in misses.values())
+    able = [v for v in measured if sum(miss > 0 for miss in misses[v.name]) == fewest]
+    least = min(sum(misses[v.name]) for v in able)
+    able = [v for v in able if sum(misses[v.name]) <= least + (NEAR - 1) * (1 + least)]
+    if all(target.metric in COSTS for target in case.targets):
+        return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or math.inf))
+    return min(able, key=lambda v: (v.latency_ms or math.inf, -(v.quality or 0.0)))
 
 
 def missed(target: Target, value: float | None) -> float:

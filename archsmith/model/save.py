@@ -89,6 +89,8 @@ def _save_transformers(model: nn.Module, loaded: Loaded, folder: Path, example: 
     base = base_class(model)
     assert base is not None
     _copy_companions(model, loaded, folder)
+    if loaded.pooling is not None:
+        write_pooling(model, loaded.pooling, folder)
     config: Any = model.config
     original = base.config_class.from_dict(without_record(config.to_dict()))  # type: ignore[attr-defined]
     for config in (*fitted(base, original, model), original):
@@ -194,7 +196,7 @@ class {name}(Smaller, transformers.{name}):
 
 
 def _copy_companions(model: nn.Module, loaded: Loaded, folder: Path) -> None:
-    """Tokenizer and processor files as they are; for a sentence-embedding model the files that say how to pool."""
+    """Tokenizer and processor files as they are."""
     for name, path in loaded.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +206,6 @@ def _copy_companions(model: nn.Module, loaded: Loaded, folder: Path) -> None:
     generation: Any = getattr(model, "generation_config", None)
     if hasattr(generation, "save_pretrained"):
         generation.save_pretrained(folder)
-    if loaded.pooling is not None:
-        write_pooling(model, loaded.pooling, folder)
 
 
 def _wrong_buffers(model: nn.Module, back: nn.Module) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Result:
         shutil.copytree(self.folder / "model", goal, dirs_exist_ok=True)
 
         def moved(variant: Variant) -> Variant:
-            return replace(variant, path=variant.path and (variant.path.removeprefix("model").lstrip("/") or "."))
+            kept = variant.path is not None and variant.path.split("/")[0] == "model"
+            return replace(variant, path=(str(variant.path).removeprefix("model").lstrip("/") or ".") if kept else None)
 
         here = replace(
             self,

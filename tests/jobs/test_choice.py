@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 from torch import nn
 
+from archsmith.jobs.choice import (
+    SLOPE,
+    SLOPES,
+    Chosen,
+    best_trial,
+    better,
+    bound_of,
+    next_point,
+    shrink_of,
+    slope_of,
+)
 from archsmith.jobs.plan import Plan
+from archsmith.jobs.select import Point
 from archsmith.jobs.stages import costs_allowed
-from archsmith.jobs.training import Chosen, best_trial, better, bound_of, next_trial, shrink_of
 from archsmith.report.plain import to_plain
 from archsmith.report.result import Variant
 from archsmith.space import Architecture
@@ -62,25 +73,41 @@ def test_the_trial_to_go_on_with(limits: dict[str, float], bound: float | None, 
     assert best_trial(case(**limits), FRONT, bound, shrink).number == number
 
 
-NEXT: list[tuple[int, float, float, int | None]] = [
-    (1, 2.0, 1.0, 2),  # missed: the next better one
-    (3, 2.0, 1.0, None),  # missed, and there is none
-    (2, 0.5, 1.0, None),  # kept, but the next faster would lose 4 x 0.5 / 1.5
-    (2, 0.3, 1.0, 1),
-    (2, 0.0, 1.0, 0),  # nothing lost: the fastest of all
+POINTS = [Point(Architecture({"width": n}), 0.0, ms) for n, ms in enumerate((1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0))]
+
+NEXT: list[tuple[float, float, float, float | None]] = [
+    # ms tried, drop, bound, ms of the next; along FRONT what is lost goes about as ms ** -1.3
+    (4.0, 2.0, 1.0, 8.0),  # missed: what should lose three quarters of the bound
+    (4.0, 1.1, 1.0, 6.0),  # missed by little: slower all the same
+    (4.0, 40.0, 1.0, 12.0),  # missed by far: the slowest that is still clearly faster than the original
+    (16.0, 2.0, 1.0, None),  # there is nothing between it and the original
+    (8.0, 0.5, 1.0, 6.0),  # kept with room: faster
+    (8.0, 0.97, 1.0, None),  # kept with none
+    (8.0, 0.92, 1.0, None),  # kept with less than a step is worth
+    (8.0, float("inf"), 1.0, 12.0),
+    (8.0, 0.0, 1.0, 4.0),  # nothing lost: no longer step than is dared
+    (1.0, 0.1, 1.0, None),  # nothing is faster
+    (4.0, 0.5, 0.0, 12.0),  # a bound that allows nothing
 ]
 
 
-@pytest.mark.parametrize(("tried", "drop", "bound", "number"), NEXT)
-def test_what_the_rest_is_spent_on(tried: int, drop: float, bound: float, number: int | None) -> None:
-    found = next_trial(FRONT, FRONT[tried], drop, bound)
-    assert (found.number if found else None) == number
+def chosen(drop: float, ms: float) -> Chosen:
+    return Chosen(Architecture({}), nn.Identity(), drop, ms)
+
+
+@pytest.mark.parametrize(("ms", "drop", "bound", "wanted"), NEXT)
+def test_what_the_rest_is_spent_on(ms: float, drop: float, bound: float, wanted: float | None) -> None:
+    found = next_point(POINTS, FRONT, ms, drop, bound, whole_ms=16.0)
+    assert (found.ms if found else None) == wanted
+
+
+def test_how_losses_fall_is_fitted_where_there_are_trials_to_fit() -> None:
+    assert slope_of(FRONT) == pytest.approx(-1.32, abs=0.05)
+    assert slope_of(FRONT[:1]) == slope_of([]) == SLOPE
+    assert slope_of([trial(0, 2.0, 1.0), trial(1, 4.0, 3.0)]) == max(SLOPES)  # noise: losses do not rise
 
 
 def test_of_two_the_faster_that_keeps_the_bound() -> None:
-    def chosen(drop: float, ms: float) -> Chosen:
-        return Chosen(Architecture({}), nn.Identity(), drop, ms)
-
     fast, slow = chosen(2.0, 1.0), chosen(0.5, 3.0)
     assert better(fast, slow, 2.0) is fast and better(fast, slow, 1.0) is slow and better(fast, slow, 0.1) is slow
 
@@ -88,7 +115,7 @@ def test_of_two_the_faster_that_keeps_the_bound() -> None:
 def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
     assert shrink_of(Plan(0, 0, 0, 0.0, 0.0, 0)) == 1.0
     assert shrink_of(Plan(1, 0, 2, 20.0, 10.0, 8)) == 1.0  # no longer than the trial
-    assert 0.3 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8)) < 0.7
+    assert 0.6 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8)) < 0.8
 
 
 def test_a_trial_beyond_the_bounds_on_costs_is_not_chosen() -> None:

@@ -102,6 +102,12 @@ def test_a_file_that_loses_much_does_not_ship_for_its_speed() -> None:
     assert fastest_meeting(case("drop<=1", "latency<=4ms"), [slow, ruined], WHOLE) == slow
 
 
+def test_two_that_miss_a_latency_by_the_same_are_told_apart_by_their_quality() -> None:
+    good = variant("bf16", quality=90.0, latency_ms=2.05)
+    ruined = variant("int8", quality=55.0, latency_ms=2.0, precision="int8")
+    assert fastest_meeting(case("latency<=1ms"), [ruined, good], WHOLE) == good
+
+
 def line(*targets: str, floors: dict[str, float] | None = None, **values: Any) -> str:
     found = outcomes(case(*targets), variant(**values), WHOLE, floors or {})
     result: Any = SimpleNamespace(targets=found, folder=Path("here"))

@@ -114,9 +114,10 @@ def test_a_folder_that_refuses_is_one_line_and_leaves_nothing(result: Result, tm
 def test_save_copies_what_ships_and_never_over_files(result: Result, tmp_path: Path) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "config.json").write_text("{}")
-    placed = write_result(result, tmp_path / "run")
+    left = replace(result.ladder[0], path="original/onnxruntime/model.onnx")  # the original's files stay in the run
+    placed = write_result(replace(result, ladder=(left, *result.ladder[1:])), tmp_path / "run")
     goal = placed.save(tmp_path / "shipped")
-    paths = {variant.path for variant in (placed.best, *placed.ladder) if variant.path}
+    paths = {variant.path for variant in (placed.best, *placed.ladder[1:]) if variant.path}
     saved = read_result(goal)
     assert paths and {variant.path for variant in (saved.best, *saved.ladder) if variant.path} == {
         path.removeprefix("model/") if path != "model" else "." for path in paths

@@ -1,0 +1,111 @@
+"""What is trained for long: the trial to begin with, what comes after it, and which of the two ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from archsmith.evaluate.trained import Teacher
+from archsmith.jobs.case import Case
+from archsmith.jobs.plan import Plan
+from archsmith.jobs.select import Point
+from archsmith.space import Architecture
+from archsmith.trial import Trial
+
+DROP = 1.0  # points below the original that are allowed where no bound is given
+FIRST = 0.62  # of the seconds of training where quality is bounded: the first choice's share
+GAIN = 0.12  # what is lost shrinks about as (time trained) ** -GAIN: on SST-2 by 0.65 to 0.93 in 14 to 22 times as long
+AIM = 0.75  # share of the bound that is aimed at after it was missed, for the last training must keep it
+SLOPE, SLOPES = -1.5, (-4.0, -0.7)  # what is lost goes about as ms ** SLOPE along a front; fitted within these
+LEAST = 0.05  # points; less is noise
+NEARER, FARTHER, WHOLE = 0.95, 0.6, 0.85  # shares of ms: worth a training; a step to be dared; all but the original
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The architecture that ships, its trained module, and how many points it is below the original."""
+
+    architecture: Architecture
+    module: nn.Module
+    drop: float
+    predicted_ms: float
+
+
+def bound_of(case: Case, teacher: Teacher) -> float | None:
+    """Points below the original that are allowed; None where a latency, or only other costs, are bounded."""
+    drop, quality = case.limit("drop"), case.limit("quality")
+    if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
+        return None
+    bounds = [] if drop is None else [drop]
+    if quality is not None:
+        judged = teacher.judged
+        bounds.append((100.0 if judged is None else teacher.task.quality(judged)) - quality)
+    return min(bounds, default=DROP)
+
+
+def shrink_of(plan: Plan) -> float:
+    """The share of what a trial loses that should remain after long training."""
+    if not plan.trains:
+        return 1.0
+    return float((plan.trial_seconds / max(FIRST * plan.final_seconds, plan.trial_seconds)) ** GAIN)
+
+
+def best_trial(case: Case, trials: Sequence[Trial], bound: float | None, shrink: float) -> Trial:
+    """The trial to go on with; `shrink`: the share of what a trial loses that should remain after long training.
+
+    With a bound on latency, the best within it; without one on quality, the best; else the fastest whose loss should
+    keep it, or the best if none should.
+    """
+    latency = case.limit("latency")
+    if latency is not None:
+        within = [t for t in trials if t.values["latency_ms"] <= latency] or [
+            min(trials, key=lambda t: t.values["latency_ms"])
+        ]
+        return min(within, key=lambda t: t.values["loss_points"])
+    able = [t for t in trials if bound is not None and t.values["drop_points"] * shrink <= bound]
+    if not able:
+        return min(trials, key=lambda t: t.values["loss_points"])
+    return min(able, key=lambda t: t.values["latency_ms"])
+
+
+def next_point(
+    front: Sequence[Point], trials: Sequence[Trial], ms: float, drop: float, bound: float, whole_ms: float
+) -> Point | None:
+    """What to spend the rest on after an architecture of `ms` was trained for the share `FIRST` and is `drop` points
+    below the original: the point of a front that should just keep the bound. None where nothing is worth it.
+
+    How what is lost falls along the front is fitted to the trials, and goes through what was reached. A point that
+    follows a miss is slower and is to keep the bound with some room, since nothing comes after it. `whole_ms`: of the
+    original, in the same setting.
+    """
+    missed = drop > bound
+    rest = (FIRST / (1 - FIRST)) ** GAIN
+    aim = max(bound * AIM if missed else bound, LEAST)
+    goal = ms * (max(drop, LEAST) * rest / aim) ** (-1 / slope_of(trials))
+    if missed:
+        able = [point for point in front if ms <= NEARER * point.ms and point.ms <= WHOLE * whole_ms]
+    else:
+        goal = max(goal, FARTHER * ms)
+        able = [point for point in front if point.ms <= NEARER * ms] if goal <= NEARER * ms else []
+    return min(able, key=lambda point: abs(np.log(point.ms / goal)), default=None)
+
+
+def slope_of(trials: Sequence[Trial]) -> float:
+    """The exponent of milliseconds that what is lost goes with along the front, by least squares in logarithms."""
+    done = [trial for trial in trials if trial.status == "complete"]
+    ms = np.log([trial.values["latency_ms"] for trial in done])
+    lost = np.log([max(trial.values["drop_points"], LEAST) for trial in done])
+    if len(done) < 2 or np.ptp(ms) < 0.01:
+        return SLOPE
+    return float(np.clip(np.polyfit(ms, lost, 1)[0], *SLOPES))
+
+
+def better(first: Chosen, second: Chosen, bound: float) -> Chosen:
+    """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
+    able = [c for c in (first, second) if c.drop <= bound]
+    if able:
+        return min(able, key=lambda c: c.predicted_ms)
+    return min((first, second), key=lambda c: c.drop)
