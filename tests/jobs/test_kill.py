@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from archsmith.report.result import read_result
 from archsmith.study import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 COMMAND = [sys.executable, "-m", "archsmith"]
 TIMED = ("original", "latency", "plan", "pace")  # what a clock decides; all else follows from the seed
 
