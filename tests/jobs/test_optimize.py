@@ -48,7 +48,7 @@ def done(kind_bert: Path, texts: dict[str, Path], tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("runs") / "run"
     before = digest(kind_bert)
     with contextlib.suppress(BudgetNotReachable):
-        run(kind_bert, texts, out, runtime="openvino", minutes=3.0)
+        run(kind_bert, texts, out, runtime="openvino", minutes=2.0)
     assert digest(kind_bert) == before, "the user's folder changed"
     return out
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from archsmith.cost import OnnxRuntime
+from archsmith.cost import OnnxRuntime, OpenVINO
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.jobs.case import Case, Request, prepare
 from archsmith.jobs.serving import Served, serve
@@ -96,6 +96,7 @@ def test_a_runtime_that_cannot_take_the_network_is_left_out_unless_it_was_named(
         raise BadInput("torch.onnx.export must take the model", "an operator", "Model")
 
     monkeypatch.setattr(OnnxRuntime, "export", refuse)
+    monkeypatch.setattr(OpenVINO, "available", lambda self: "absent")
     said: list[str] = []
     wrapped = small_case.task.wrap(small_case.model).eval()
     for runtime in ("all", "onnxruntime"):
@@ -122,6 +123,7 @@ def test_a_runtime_whose_session_fails_is_left_out(
         raise Fail("a node\nof the graph")
 
     monkeypatch.setattr(OnnxRuntime, "open", lambda *rest: failing)
+    monkeypatch.setattr(OpenVINO, "available", lambda self: "absent")
     wrapped = small_case.task.wrap(small_case.model).eval()
     case = replace(small_case, request=replace(small_case.request, runtime="all"))
     said: list[str] = []
