@@ -90,7 +90,7 @@ def next_point(
     else:
         goal = max(goal, FARTHER * ms)
         able = [point for point in front if point.ms <= NEARER * ms] if goal <= NEARER * ms else []
-    return min(able, key=lambda point: abs(np.log(point.ms / goal)), default=None)
+    return min(able, key=lambda point: abs(np.log(point.ms) - np.log(goal)), default=None)
 
 
 def slope_of(trials: Sequence[Trial]) -> float:

@@ -12,7 +12,7 @@ from archsmith.cost import LatencyModel
 from archsmith.evaluate.blocks import factors_of, skipped
 from archsmith.jobs.shipping import Final
 from archsmith.jobs.stages import Work
-from archsmith.jobs.verdict import outcomes
+from archsmith.jobs.verdict import outcomes, whole_of
 from archsmith.model.anatomy import Anatomy
 from archsmith.model.record import anatomy_from_json
 from archsmith.report.environment import observe
@@ -52,9 +52,10 @@ def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
 
 
 def front(work: Work, final: Final) -> tuple[Variant, ...]:
-    """Trials that no other beats, fast to good: predicted latency, measured quality; and what ships, as measured."""
+    """Trials that no other beats, fast to good: predicted latency, measured quality; what ships and the original, as
+    measured. All of it on validation."""
     path = work.run.path / "study.db"
-    found = [replace(final.best, name="best")]
+    found = [replace(final.best, name="best"), replace(whole_of(final.originals), name="original")]
     if path.exists():
         setting = work.record("latency")["setting"]
         with closing(Store.read(path)) as store:

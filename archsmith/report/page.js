@@ -44,8 +44,8 @@ function quality(id, x, title, labelled) {
   const traces = [
     points(ladder, x, "rung", { mode: "markers", marker: { size: 9, color: "rgba(0,0,0,0)", line: { width: 1.5, color: colour("--soft") } } }),
     points(front, x, "front", { mode: "lines+markers", line: { color: colour("--accent"), width: 1.5 }, marker: { size: 8, color: colour("--accent") } }),
-    points([original], x, "original", { mode: label, texttemplate: "original", textposition: "bottom left", marker: { size: 12, symbol: "diamond", color: colour("--soft") } }),
-    points([best], x, "best", { mode: label, texttemplate: "best", textposition: "top center", marker: { size: 14, color: colour("--other"), line: { width: 2, color: colour("--paper") } } }),
+    points(original, x, "original", { mode: label, texttemplate: "original", textposition: "bottom left", marker: { size: 12, symbol: "diamond", color: colour("--soft") } }),
+    points(best, x, "best", { mode: label, texttemplate: "best", textposition: "top center", marker: { size: 14, color: colour("--other"), line: { width: 2, color: colour("--paper") } } }),
   ];
   const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
   const xs = traces.flatMap((trace) => trace.x);

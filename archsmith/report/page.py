@@ -144,12 +144,18 @@ def _figures(result: Result, story: Story) -> dict[str, Any]:
     series: dict[str, list[LatencyPoint]] = {}
     for point in story.latency_points:
         series.setdefault(f"{point.runtime} {point.precision}", []).append(point)
+    front = sorted(result.front, key=lambda one: one.latency_ms or 0.0)
+    ladder, original, best = list(result.ladder), [result.original], [result.best]
+    parts = {variant.measured_on for variant in front}
+    if front and parts != {rung.measured_on for rung in ladder}:  # qualities of two parts are never in one picture
+        ladder = []
+        original, best = ([v for v in front if v.name == name] for name in ("original", "best"))
     return {
-        "metric": result.metric,
-        "original": _point(result.original),
-        "best": _point(result.best),
-        "ladder": [_point(rung) for rung in result.ladder],
-        "front": [_point(variant) for variant in sorted(result.front, key=lambda one: one.latency_ms or 0.0)],
+        "metric": f"{result.metric} on {' and '.join(sorted(parts))}" if parts else result.metric,
+        "original": [_point(variant) for variant in original],
+        "best": [_point(variant) for variant in best],
+        "ladder": [_point(rung) for rung in ladder],
+        "front": [_point(variant) for variant in front if variant.name not in ("original", "best")],
         "latency": [
             {
                 "name": name,
