@@ -127,6 +127,11 @@ def streams_of(terrain: Terrain, points: Sequence[Point]) -> list[list[Point]]:
     ]
 
 
+def widest_of(terrain: Terrain, points: Sequence[Point]) -> list[Point]:
+    """The points of the widest residual width that any of them has."""
+    return next(row for row in streams_of(terrain, points) if row)
+
+
 def _stream_values(terrain: Terrain) -> list[dict[str, Value]]:
     """The residual widths to go through: all streams at like shares, or nothing where there is none."""
     names = [name for name in terrain.space.choices if name in terrain.anatomy.axes]

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develo
 from archsmith.jobs.case import Case
 from archsmith.jobs.choice import FIRST, Chosen, best_trial, better, bound_of, next_point, shrink_of
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
-from archsmith.jobs.select import Point, Terrain, at_most, streams_of
+from archsmith.jobs.select import Point, Terrain, at_most, streams_of, widest_of
 from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed
 from archsmith.model import realise
 from archsmith.search import closing_in, regularised_evolution
@@ -110,8 +110,7 @@ def strategy(case: Case, teacher: Teacher, terrain: Terrain, points: Sequence[Po
     """What proposes the trials."""
     bound = bound_of(case, teacher)
     if bound is not None:
-        widest = next(row for row in streams_of(terrain, points) if row)
-        front = [(point.ms, point.architecture) for point in widest]
+        front = [(point.ms, point.architecture) for point in widest_of(terrain, points)]
         return closing_in(front, "drop_points", bound / shrink_of(plan), BEGIN)
     starts = [point.architecture for point in candidates(case, terrain, points)]
     return regularised_evolution(("loss_points", "latency_ms"), population=len(starts), sample=3, start=starts)
@@ -143,8 +142,7 @@ def train(
     if bound is None or not plan.trains:
         return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
     failed = {trial.proposal.architecture for trial in trials if trial.status == "failed"}
-    widest = next(row for row in streams_of(terrain, points) if row)
-    able = [point for point in widest if point.architecture not in failed]
+    able = [point for point in widest_of(terrain, points) if point.architecture not in failed]
 
     def after(drop: float) -> Point | None:
         return next_point(able, done, terrain.ms(architecture), drop, bound, terrain.ms({}))
@@ -152,16 +150,13 @@ def train(
     if after(math.inf) is None and after(0.0) is None:  # nothing can follow
         return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
     first = train_one(work, teacher, terrain, architecture, Training("train", FIRST * seconds, rate, plan))
-    second = train_next(
-        work, teacher, terrain, after(first.drop), Training("train-again", (1 - FIRST) * seconds, 0.0, plan)
-    )
+    second = train_next(work, teacher, terrain, after(first.drop), plan)
     return first if second is None else better(first, second, bound)
 
 
-def train_next(
-    work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, training: Training
-) -> Chosen | None:
-    """A second architecture, trained at the rate that its cut asks for; None where there is none or it fails.
+def train_next(work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, plan: Plan) -> Chosen | None:
+    """A second architecture, trained for the rest at the rate that its cut asks for; None where there is none or it
+    fails.
 
     What fails is said: there is one already that can ship.
     """
@@ -182,8 +177,9 @@ def train_next(
     if chosen is None:
         return None
     architecture = Architecture.from_json(chosen["architecture"])
+    again = Training("train-again", (1 - FIRST) * plan.final_seconds, chosen["learning_rate"], plan)
     try:
-        return train_one(work, teacher, terrain, architecture, replace(training, rate=chosen["learning_rate"]))
+        return train_one(work, teacher, terrain, architecture, again)
     except BadInput:
         raise
     except ArchsmithError as error:
