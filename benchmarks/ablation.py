@@ -17,11 +17,20 @@ from record import Record, main
 
 from archsmith.compress.distil import remember_hidden
 from archsmith.evaluate.blocks import keeps_a_layer
-from archsmith.evaluate.trained import Effort, Teacher, Trained, develop, layer_paths, validation_loss
+from archsmith.evaluate.trained import (
+    Effort,
+    Teacher,
+    Trained,
+    develop,
+    layer_paths,
+    learning_rate,
+    repaired,
+    validation_loss,
+)
 from archsmith.jobs import stages
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.plan import BATCH, costs_of, measure_pace
-from archsmith.jobs.select import Point, Terrain, at_most, full_point
+from archsmith.jobs.select import Point, Terrain, at_most, full_point, widest_of
 from archsmith.jobs.stages import Work
 from archsmith.model import reorder
 from archsmith.report.terminal import Progress
@@ -78,7 +87,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
         }
         for name, find in free.items():
             record.say(f"training-free: {name}", 100 - find(), "points")
-        start = [point.architecture for point in points if point.ms <= limit][-4:]
+        start = [point.architecture for point in widest_of(terrain, points) if point.ms <= limit][-4:]
         evolution = regularised_evolution(OBJECTIVES, population=4, sample=3, start=start)
         searches = {"regularised evolution from the exact front": evolution, "random search": random_search()}
         for name, strategy in searches.items():
@@ -104,7 +113,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
             steps = pace.steps(options.seconds, costs_of(case, who, architecture).macs)
             first = int(local * steps)
             began = time.perf_counter()
-            quality = 100 - loss(who, architecture, Effort(first, steps - first, BATCH), request.seed)
+            rate = learning_rate(who, repaired(who, architecture))  # as `optimize` takes it
+            quality = 100 - loss(who, architecture, Effort(first, steps - first, BATCH, rate), request.seed)
             reached[name] = quality
             record.say(f"{options.seconds:g} s of training: {name}", quality, "points")
             print(f"  ({steps} steps, {time.perf_counter() - began:.0f} s)")

@@ -16,10 +16,12 @@ from archsmith.errors import BadInput
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.model.load import Loaded, demo_model, load
 from archsmith.model.load import named_inputs as named
+from archsmith.model.pretrained import read_json
 from archsmith.model.running import check_runs
 from archsmith.model.share import skeleton
-from archsmith.tasks import SentenceEmbedding, Task, TextClassification
+from archsmith.tasks import ImageClassification, SentenceEmbedding, Task, TextClassification
 from archsmith.tasks.docstrings import docstring_pairs
+from archsmith.tasks.pictures import Preparation
 from archsmith.tasks.read import READERS
 
 DEMO_DATA = "docstrings of the installed packages"
@@ -204,10 +206,35 @@ def _positions(loaded: Loaded) -> int | None:
     return int(longest) - offset if isinstance(longest, int) and longest > 8 else None
 
 
+def _labels(loaded: Loaded) -> Mapping[str, int] | None:
+    """The model's own names of its classes, if somebody named them."""
+    labels: Mapping[str, int] | None = getattr(getattr(loaded.model, "config", None), "label2id", None)
+    return None if labels is not None and all(str(name).startswith("LABEL_") for name in labels) else labels
+
+
+def _images(request: Request, loaded: Loaded) -> Task:
+    inputs = dict(loaded.example or {})
+    if len(inputs) != 1 or any(tensor.dim() != 4 for tensor in inputs.values()):
+        law = "a model of images takes one input, (batch, channels, height, width)"
+        raise BadInput(law, ", ".join(inputs) or "no example", loaded.source, "give an example input")
+    ((argument, pictures),) = inputs.items()
+    said = loaded.tokenizer if isinstance(loaded.tokenizer, Mapping) else {}
+    if "preprocessor_config.json" in loaded.files:
+        said = read_json(loaded.files["preprocessor_config.json"])
+    return ImageClassification.from_files(
+        request.data,
+        request.validation,
+        request.holdout,
+        prepared=Preparation.of(said, pictures),
+        rng=np.random.default_rng([request.seed, 0]),
+        label=request.label,
+        metric=request.metric or "accuracy",
+        labels=_labels(loaded),
+        argument=argument,
+    )
+
+
 def _classification(request: Request, loaded: Loaded) -> Task:
-    config = getattr(loaded.model, "config", None)
-    labels = getattr(config, "label2id", None)
-    plain = labels is not None and all(str(name).startswith("LABEL_") for name in labels)
     return TextClassification.from_files(
         request.data,
         request.validation,
@@ -218,7 +245,7 @@ def _classification(request: Request, loaded: Loaded) -> Task:
         text=request.text,
         metric=request.metric or "accuracy",
         max_length=_longest(request, loaded),
-        labels=None if plain else labels,
+        labels=_labels(loaded),
     )
 
 
@@ -246,5 +273,6 @@ def _embedding(request: Request, loaded: Loaded) -> Task:
 
 TASKS: dict[str, Callable[[Request, Loaded], Task]] = {
     "text-classification": _classification,
+    "image-classification": _images,
     "sentence-embedding": _embedding,
 }

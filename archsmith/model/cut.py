@@ -14,6 +14,7 @@ from archsmith.errors import BadInput
 from archsmith.model.anatomy import Anatomy, Axis, Branch
 from archsmith.model.remove import remove
 from archsmith.model.share import replace, skeleton, tensors, within
+from archsmith.model.stubs import Heads
 
 Positions = Mapping[str, Mapping[int, np.ndarray]]
 
@@ -130,6 +131,8 @@ def put_positions(model: nn.Module, kept: Positions) -> None:
         main = next((held[key] for key in ("weight", "running_mean") if held.get(key) is not None), None)
         if main is not None and id(main) in shapes:
             _fit(module, shapes[id(main)], tuple(main.shape))
+        if type(module) is nn.MultiheadAttention and len(set(module.out_proj.weight.shape)) > 1:
+            module.__class__ = Heads
 
 
 # What layers of torch and transformers say about the shape of their weight: attribute -> its dimension.
@@ -147,12 +150,9 @@ SHAPE_ATTRIBUTES = {
 
 def _fit(module: nn.Module, before: tuple[int, ...], after: tuple[int, ...]) -> None:
     if isinstance(module, nn.modules.conv._ConvNd):
-        into, out = (0, 1) if module.transposed else (1, 0)
-        depthwise = module.groups > 1 and module.groups == module.in_channels
-        if depthwise:
+        if is_depthwise(module):
             module.groups = after[0] * module.groups // before[0]
-        module.in_channels = after[into] * (module.groups if not module.transposed else 1)
-        module.out_channels = after[out] * (module.groups if module.transposed else 1)
+        _count_channels(module, after)
         return
     if getattr(module, "normalized_shape", None) == before:
         setattr(module, "normalized_shape", after)  # noqa: B010  (mypy takes a module's attribute for a tensor)
@@ -166,3 +166,17 @@ def scale_integers(model: nn.Module, axis: Axis, kept: int) -> None:
     for path, attribute in axis.integers:
         module = model.get_submodule(path)
         setattr(module, attribute, getattr(module, attribute) * kept // axis.size)
+        if isinstance(module, nn.modules.conv._ConvNd):
+            _count_channels(module, tuple(module.weight.shape))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Is this a convolution whose groups have one input channel each, and go with it?"""
+    return isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels
+
+
+def _count_channels(convolution: nn.modules.conv._ConvNd, shape: tuple[int, ...]) -> None:
+    """Set what a convolution says of the shape of its weight and of its groups."""
+    into, out = (0, 1) if convolution.transposed else (1, 0)
+    convolution.in_channels = shape[into] * (1 if convolution.transposed else convolution.groups)
+    convolution.out_channels = shape[out] * (convolution.groups if convolution.transposed else 1)

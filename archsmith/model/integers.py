@@ -13,7 +13,7 @@ from itertools import combinations
 from torch import nn
 
 from archsmith.model.axes import Candidate
-from archsmith.model.cut import SHAPE_ATTRIBUTES
+from archsmith.model.cut import SHAPE_ATTRIBUTES, is_depthwise
 from archsmith.model.share import ancestors, common, owner, within
 
 # Numbers of another kind, whatever their value.
@@ -34,11 +34,11 @@ def holders(model: nn.Module, candidate: Candidate) -> Integers:
     found: list[tuple[str, str]] = []
     for path in modules:
         module = model.get_submodule(path)
-        if isinstance(module, nn.modules.conv._ConvNd):
-            continue
+        convolution = isinstance(module, nn.modules.conv._ConvNd)
         for name, value in vars(module).items():
             counts = type(value) is int and value > 1 and value in candidate.multiples
-            if counts and name not in SHAPE_ATTRIBUTES and not _OTHER.search(name):
+            known = name in SHAPE_ATTRIBUTES or (convolution and (name != "groups" or is_depthwise(module)))
+            if counts and not known and not _OTHER.search(name):
                 found.append((path, name))
     return tuple(found)
 

@@ -149,7 +149,8 @@ def _from_factory(source: str, allow_code: bool) -> Loaded:
     finally:
         sys.path.remove(str(Path.cwd()))
     if not (isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module)):
-        raise BadInput("a factory returns (module, example inputs[, tokenizer])", type(made).__name__, source)
+        law = "a factory returns (module, example inputs[, tokenizer or preparation of images])"
+        raise BadInput(law, type(made).__name__, source)
     model = made[0].float().eval()
     tokenizer = made[2] if len(made) == 3 else None
     return Loaded(model, tokenizer, source, "module", example=named_inputs(model, made[1], source))

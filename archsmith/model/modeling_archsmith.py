@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from archsmith.model.stubs import Bias, Skip
+from archsmith.model.stubs import Bias, Heads, Skip
 
-STUBS: dict[str, type[nn.Module]] = {"Bias": Bias, "Skip": Skip}
+STUBS: dict[str, type[nn.Module]] = {"Bias": Bias, "Heads": Heads, "Skip": Skip}
 POSITION_NAMES = ("layer_idx", "layer_id")  # a layer's place in the key-value cache: follows its place in the list
 
 
@@ -34,7 +34,11 @@ def rebuild(model: nn.Module, record: Mapping[str, Any]) -> None:
     for path, indices in record.get("kept", {}).items():
         keep_entries(model, path, indices)
     for path, name in record.get("stubs", {}).items():
-        replace(model, path, None if name is None else new_stub(name))
+        module = model.get_submodule(path)
+        if name is not None and type(module) is not nn.Module and issubclass(STUBS[name], type(module)):
+            module.__class__ = STUBS[name]  # the same parts with another forward
+        else:
+            replace(model, path, None if name is None else new_stub(name))
     for name, shape in record.get("shapes", {}).items():
         owner, leaf = owner_of(model, name)
         old = owner._parameters.get(leaf)

@@ -21,6 +21,7 @@ FORMS = "a model is a directory, a hub id, or package.module:factory"
 AUTO_CLASS = {
     "text-classification": "AutoModelForSequenceClassification",
     "sentence-embedding": "AutoModel",
+    "image-classification": "AutoModelForImageClassification",
 }
 
 

@@ -114,7 +114,7 @@ def at(index: int, dims: int) -> int:
 
 @rule("clone", "_to_copy", "detach", "alias", "contiguous", "copy_", "copy", "zeros_like", "ones_like", "full_like",
       "empty_like", "fill_", "native_dropout", "where", "masked_fill", "rand_like",
-      "randn_like", "tril", "triu", "zero_")  # fmt: skip
+      "randn_like", "tril", "triu", "zero_", "_prelu_kernel")  # fmt: skip
 def broadcast(book: Book, call: Call) -> None:
     """Elementwise with NumPy's broadcasting: dimensions that meet are equal, size one stretches."""
     out = call.first
@@ -159,12 +159,12 @@ def view(book: Book, call: Call) -> None:
     book[call.out] = regroup(book[call.arg(0)], call.out.shape)
 
 
-@rule("t")
+@rule("t", "t_")
 def t(book: Book, call: Call) -> None:
     book[call.out] = book[call.arg(0)][::-1]
 
 
-@rule("transpose")
+@rule("transpose", "transpose_")
 def transpose(book: Book, call: Call) -> None:
     labels = list(book[call.arg(0)])
     i, j = (at(call.arg(k), len(labels)) for k in (1, 2))
@@ -232,6 +232,9 @@ def slice_(book: Book, call: Call) -> None:
             pieces = [start, kept, total - start - kept]
             kept_at = sum(1 for n in pieces[:1] if n)
             labels[dim] = segments(labels[dim], [n for n in pieces if n])[kept_at] if kept else fresh(0)
+        elif total % step == 0 and start < step and kept == total // step:
+            labels[dim], inner = regroup([labels[dim]], [kept, step])  # every step-th: places of a pattern, which stays
+            freeze(inner, "it is read in steps")
         else:
             freeze(labels[dim], "it is read in steps")
             labels[dim] = fresh(kept, "it is read in steps")

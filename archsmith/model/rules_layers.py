@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from archsmith.model.labels import Label, Mismatch, equate, freeze, fresh, size
+from archsmith.model.labels import Label, Mismatch, equate, freeze, fresh, regroup, segments, size
 from archsmith.model.rules import Book, Call, Contraction, at, rule
 
 
@@ -47,26 +47,35 @@ def vector_product(book: Book, call: Call) -> None:
 
 @rule("convolution", "_convolution")
 def convolution(book: Book, call: Call) -> None:
-    """(batch, channels, …) with weight (out, in / groups, …); depthwise where every group has one input channel."""
+    """(batch, channels, …) with weight (out, in / groups, …), or (in, out / groups, …) where it is transposed.
+
+    Channels on both sides are groups x those of a group; the groups are the same.
+    """
     data, weight, bias = call.arg(0), call.arg(1), call.arg(2)
     transposed, groups = call.arg(6), call.arg(8)
     x, w = book[data], book[weight]
-    channels = w[1] if transposed else w[0]
     for label in (*x[2:], *w[2:]):
         freeze(label, "a place in an image or a signal")
-    if groups == 1:
-        equate(x[1], w[0] if transposed else w[1])
-    elif groups == data.shape[1] and not transposed:
-        # out = groups x multiplier: filters of one input channel lie side by side
-        equate(w[0], x[1] + fresh(weight.shape[0] // groups, "it is bound to a grouped convolution"))
+    one = fresh(groups)
+    within = _within(weight.shape[0] // groups, groups > 1 and weight.shape[1] == 1)
+    if transposed:
+        equate(w[0], one + within)
+        equate(x[1], w[0])
+        channels = one + w[1]
     else:
-        for label in (x[1], w[0], w[1]):
-            freeze(label, "it passes a grouped convolution")
-        channels = fresh(call.out.shape[1], "it passes a grouped convolution")
+        equate(x[1], one + w[1])
+        equate(w[0], one + within)
+        channels = w[0]
     if bias is not None:
         equate(channels, book[bias][0])
     book[call.out] = [x[0], channels, *(fresh(n, "a place in an image or a signal") for n in call.out.shape[2:])]
     book.contraction = Contraction(data, weight, x[1], channels)
+
+
+def _within(count: int, depthwise: bool) -> Label:
+    """The channels of one group on the side of the weight's first dimension. Of one input channel each, several
+    filters lie side by side and go with it."""
+    return fresh(count, "it is bound to a grouped convolution" if depthwise else "")
 
 
 @rule("native_layer_norm")
@@ -104,13 +113,50 @@ def batch_norm(book: Book, call: Call) -> None:
 
 @rule("native_group_norm")
 def group_norm(book: Book, call: Call) -> None:
-    """With one group it is a layer norm over channels; with more, groups bind their channels."""
+    """Channels are groups x those of a group, which are averaged together with their places; groups can go whole."""
     labels = book[call.arg(0)]
     for scale in (call.arg(1), call.arg(2)):
         if scale is not None:
             equate(labels[1], book[scale][0])
-    freeze(labels[1], "a group norm binds it")
+    groups = call.arg(6)
+    within = fresh(size(labels[1]) // groups, "a group norm binds it")
+    equate(labels[1], fresh(groups) + within)
     book[call.first] = labels
+
+
+@rule("glu")
+def glu(book: Book, call: Call) -> None:
+    """One half gates the other."""
+    labels = list(book[call.arg(0)])
+    dim = at(call.arg(1), len(labels))
+    half = call.out.shape[dim]
+    up, gate = segments(labels[dim], [half, half])
+    equate(up, gate)
+    labels[dim] = up
+    book[call.out] = labels
+
+
+@rule("_weight_norm_interface")
+def weight_norm(book: Book, call: Call) -> None:
+    """A direction and, along one dimension, its lengths: zeros do not change a length."""
+    labels, lengths, dim = book[call.arg(0)], book[call.arg(1)], call.arg(2)
+    equate(labels[dim], lengths[dim])
+    book[call.first] = labels
+
+
+@rule("pixel_shuffle", "pixel_unshuffle")
+def pixel_shuffle(book: Book, call: Call) -> None:
+    """(…, channels x r x r, height, width) <-> (…, channels, height x r, width x r)."""
+    labels, square = list(book[call.arg(0)]), call.arg(1) ** 2
+    if call.name == "pixel_shuffle":
+        labels[-3], places = regroup([labels[-3]], [call.out.shape[-3], square])
+        freeze(places, "its units are places in an image")
+    else:
+        labels[-3] = labels[-3] + fresh(square, "its units are places in an image")
+    for i in (-2, -1):
+        freeze(labels[i], "a place in an image or a signal")
+        labels[i] = fresh(call.out.shape[i], "a place in an image or a signal")
+    book[call.out] = labels
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
@@ -151,6 +197,14 @@ def embedding(book: Book, call: Call) -> None:
     table, rows = book[call.arg(0)], book[call.arg(1)]
     freeze(table[0], "its rows are looked up by number")
     book[call.out] = [*rows, table[1]]
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(book: Book, call: Call) -> None:
+    """(bags, width): rows are looked up and summed. What comes out beside them is about rows alone."""
+    table = book[call.arg(0)]
+    freeze(table[0], "its rows are looked up by number")
+    book[call.first] = [fresh(call.first.shape[0]), table[1]]
 
 
 @rule("index")

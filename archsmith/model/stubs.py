@@ -37,3 +37,53 @@ class Bias(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = self._parameters.get("bias")
         return torch.zeros_like(x) if bias is None else bias.expand(*x.shape[:-1], -1)
+
+
+class Heads(nn.MultiheadAttention):
+    """`nn.MultiheadAttention` whose heads together may be narrower or wider than its input, from the same parameters.
+
+    Queries, keys and values have `num_heads` x `head_dim` columns; the input may have any width. Made of a module of
+    torch by setting its class.
+    """
+
+    _qkv_same_embed_dim = property(lambda self: False)  # no fused kernel knows these widths
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        single = query.dim() == 2
+        if single:
+            query, key, value = (x.unsqueeze(0 if self.batch_first else 1) for x in (query, key, value))
+        if not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        columns = self.num_heads * self.head_dim
+        weights: tuple[torch.Tensor, ...] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        if self.in_proj_weight is not None:
+            weights = torch.split(self.in_proj_weight, columns)
+        biases = (None,) * 3 if self.in_proj_bias is None else torch.split(self.in_proj_bias, columns)
+        q, k, v = (
+            torch.unflatten(nn.functional.linear(x, w, b), -1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        )
+        scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5
+        for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None]):
+            if mask is None:
+                continue
+            mask = torch.unflatten(mask, 0, (-1, self.num_heads)) if mask.dim() == 3 else mask
+            scores = scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        shares = scores.softmax(-1)
+        mixed = nn.functional.dropout(shares, self.dropout, self.training) @ v
+        out = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        out = out if self.batch_first else out.transpose(0, 1)
+        shown = (shares.mean(1) if average_attn_weights else shares) if need_weights else None
+        if single:
+            out, shown = out.squeeze(0 if self.batch_first else 1), None if shown is None else shown.squeeze(0)
+        return out, shown

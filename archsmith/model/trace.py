@@ -26,6 +26,9 @@ _SAME_STREAM = frozenset({"view", "_unsafe_view", "_to_copy", "clone", "alias", 
                           "permute", "transpose", "t", "contiguous", "native_dropout"})  # fmt: skip
 
 
+# Operators that give pieces of a tensor: of a parameter, they are used as it is.
+_PIECES = frozenset({"split", "split_with_sizes", "slice", "select", "unbind", "unsafe_split", "unsafe_chunk"})
+
 # Operators whose result depends on how many positions there are.
 AVERAGES = frozenset({"mean", "var", "std", "var_mean", "native_layer_norm", "_fused_rms_norm", "rms_norm"})
 
@@ -161,7 +164,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
             through, exits = before, frozenset({use})
         elif len(data) == 2 and call.name in {"add", "add_"}:
             exits = self._addition(call, data)
-        name = sources[0].name if len(sources) == 1 and call.name in _SAME_STREAM else ""
+        name = sources[0].name if len(sources) == 1 and call.name in _SAME_STREAM | _PIECES else ""
         keeps_stream = call.name in _SAME_STREAM and len(data) == 1
         for out in tree_leaves(call.out):
             if isinstance(out, Tensor):

@@ -1,5 +1,6 @@
 """One kind of problem each: data, a loss and a metric."""
 
+from archsmith.tasks.image_classification import ImageClassification
 from archsmith.tasks.interval import Interval, mcnemar, paired_interval
 from archsmith.tasks.sentence_embedding import SentenceEmbedding
 from archsmith.tasks.split import SplitReport
@@ -7,6 +8,7 @@ from archsmith.tasks.task import Part, Task
 from archsmith.tasks.text_classification import TextClassification
 
 __all__ = [
+    "ImageClassification",
     "Interval",
     "Part",
     "SentenceEmbedding",

@@ -11,7 +11,7 @@ import numpy as np
 from archsmith.errors import BadInput
 from archsmith.tasks.encodings import Encodings, Frame, Tokenizer, encode, find_frame
 from archsmith.tasks.read import Table, read
-from archsmith.tasks.split import FRACTIONS, Rows, SplitReport, split
+from archsmith.tasks.split import LOSES, Rows, SplitReport, checked, split
 from archsmith.tasks.task import Part
 
 LONGEST = 512  # tokens, where neither the caller nor the tokenizer says
@@ -42,6 +42,13 @@ class Parted:
 
 
 def read_tables(data: str | Path, validation: str | Path | None, holdout: str | Path | None) -> dict[Part, Table]:
+    """The tables in the files given."""
+    return {part: read(source) for part, source in different_files(data, validation, holdout).items()}
+
+
+def different_files(
+    data: str | Path, validation: str | Path | None, holdout: str | Path | None
+) -> dict[Part, str | Path]:
     """The files given: "train" for `data`, and the others if they are there. No file may serve two parts."""
     sources: dict[Part, str | Path] = {"train": data}
     if validation is not None:
@@ -55,7 +62,7 @@ def read_tables(data: str | Path, validation: str | Path | None, holdout: str | 
             law = f"{seen[path]} and {part} must be different files"
             raise BadInput(law, repr(str(source)), "", f"leave {part} out to have it split off the data")
         seen[path] = part
-    return {part: read(source) for part, source in sources.items()}
+    return sources
 
 
 def divide(
@@ -73,12 +80,7 @@ def divide(
     their own: all of the first column, then all of the second. Raises `BadInput`.
     """
     limit = _longest(tokenizer, max_length)
-    shares = dict(FRACTIONS) | dict(fractions or {})
-    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        found = ", ".join(f"{part} {share}" for part, share in shares.items())
-        raise BadInput(
-            "fractions must lie between 0 and 1 and leave something to train", found, "", "make them smaller"
-        )
+    shares = checked(fractions)
     rows = {part: Rows(own.joined(), strata[part], own.table.source) for part, own in texts.items()}
     given: dict[Part, Rows] = {part: own for part, own in rows.items() if part != "train"}
     kept, report = split(rows["train"], given, rng, shares)
@@ -111,8 +113,7 @@ def without_shared_halves(
         own = texts.get(part, texts["train"]).columns[column]
         return [" ".join(own[row].lower().split()) for row in left[part]]
 
-    losers: tuple[tuple[Part, Part], ...] = (("validation", "holdout"), ("train", "holdout"), ("train", "validation"))
-    for loser, winner in losers:
+    for loser, winner in LOSES:
         known = {*halves(winner, 0), *halves(winner, 1)}
         shared = [a in known or b in known for a, b in zip(halves(loser, 0), halves(loser, 1), strict=True)]
         stay = np.flatnonzero(~np.array(shared, dtype=bool))

@@ -27,6 +27,8 @@ LARGEST = 20  # rows of a group that may always be drawn; a larger one only if i
 QUOTING_WORDS = 8  # a train text is dropped for holding a held text only if that is this long
 FRACTIONS: Mapping[Part, float] = {"validation": 0.1, "holdout": 0.1}
 CAPS: Mapping[Part, int] = {"validation": 2000, "holdout": 5000}
+# What a part shares with another goes from the first of the two.
+LOSES: tuple[tuple[Part, Part], ...] = (("validation", "holdout"), ("train", "holdout"), ("train", "validation"))
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def split(
     wanted = [part for part in FRACTIONS if part not in given]
     set_aside = 0
     if wanted:
-        drawn, train = _draw(words, data, {part: (fractions[part], caps[part]) for part in wanted}, rng)
+        shares = {part: (fractions[part], caps[part]) for part in wanted}
+        drawn, train = _draw(*group(words), data.strata, data.source, shares, rng)
         set_aside = len(words) - len(train) - sum(len(rows) for rows in drawn.values())
         kept |= {"train": train, **drawn}
         held |= {part: words.take(rows) for part, rows in drawn.items()}
@@ -87,8 +90,7 @@ def split(
         kept[part] = np.arange(len(rows.texts))
     held["train"] = words.take(kept["train"])
     counts: dict[str, dict[str, int]] = {"duplicates": {}, "phrases": {}, "quotations": {}}
-    loses: tuple[tuple[Part, Part], ...] = (("validation", "holdout"), ("train", "holdout"), ("train", "validation"))
-    for loser, winner in loses:
+    for loser, winner in LOSES:
         lost = overlap(held[loser], held[winner])
         for reason, mask in lost.items():
             counts[reason][f"{loser} in {winner}"] = int(mask.sum())
@@ -142,20 +144,67 @@ def group(words: Words) -> tuple[np.ndarray, np.ndarray]:
     return component[unique_of].astype(np.int64), leads
 
 
+def split_alike(
+    keys: Mapping[Part, np.ndarray],
+    strata: Mapping[Part, np.ndarray],
+    source: str,
+    rng: np.random.Generator,
+    fractions: Mapping[Part, float] | None = None,
+) -> tuple[dict[Part, np.ndarray], SplitReport]:
+    """As `split`, for examples that are the same where their keys (rows,) are equal, and unrelated elsewhere."""
+    shares = checked(fractions)
+    kept: dict[Part, np.ndarray] = {part: np.arange(len(own)) for part, own in keys.items()}
+    wanted = [part for part in FRACTIONS if part not in keys]
+    set_aside = 0
+    if wanted:
+        _, first, groups = np.unique(keys["train"], return_index=True, return_inverse=True)
+        leads = np.zeros(len(groups), dtype=bool)
+        leads[first] = True
+        parts = {part: (shares[part], CAPS[part]) for part in wanted}
+        drawn, kept["train"] = _draw(groups, leads, strata["train"], source, parts, rng)
+        set_aside = len(groups) - len(kept["train"]) - sum(len(rows) for rows in drawn.values())
+        kept |= drawn
+    duplicates = {}
+    for loser, winner in LOSES:
+        mine, theirs = (keys.get(part, keys["train"])[kept[part]] for part in (loser, winner))
+        repeated = np.isin(mine, theirs)
+        duplicates[f"{loser} in {winner}"] = int(repeated.sum())
+        kept[loser] = kept[loser][~repeated]
+        if not len(kept[loser]):
+            law = f"{loser} must have examples that are not in {winner}"
+            raise BadInput(law, "none", source, "give different data for each part")
+    sizes: dict[str, int] = {part: len(rows) for part, rows in kept.items()}
+    return kept, SplitReport(sizes, tuple(wanted), set_aside, duplicates)
+
+
+def checked(fractions: Mapping[Part, float] | None) -> dict[Part, float]:
+    """The share of each part that is split off. Raises `BadInput`."""
+    shares = dict(FRACTIONS) | dict(fractions or {})
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        found = ", ".join(f"{part} {share}" for part, share in shares.items())
+        law = "fractions must lie between 0 and 1 and leave something to train"
+        raise BadInput(law, found, "", "make them smaller")
+    return shares
+
+
 def _draw(
-    words: Words, data: Rows, wanted: Mapping[Part, tuple[float, int]], rng: np.random.Generator
+    groups: np.ndarray,
+    leads: np.ndarray,
+    all_strata: np.ndarray,
+    source: str,
+    wanted: Mapping[Part, tuple[float, int]],
+    rng: np.random.Generator,
 ) -> tuple[dict[Part, np.ndarray], np.ndarray]:
     """Rows of each wanted part (fraction of groups, cap), stratified, and the rows of all groups not drawn."""
-    groups, leads = group(words)
     lead_rows = np.flatnonzero(leads)
-    largest = max(LARGEST, min(share for share, _ in wanted.values()) * len(words))
+    largest = max(LARGEST, min(share for share, _ in wanted.values()) * len(groups))
     small = lead_rows[np.bincount(groups)[groups[lead_rows]] <= largest]  # a larger group stays in train
     lead_rows = small if len(np.unique(groups[small])) >= 2 * (len(wanted) + 1) else lead_rows
     drawable, at = np.unique(groups[lead_rows], return_index=True)
-    strata = data.strata[lead_rows[at]]
+    strata = all_strata[lead_rows[at]]
     if len(drawable) < 2 * (len(wanted) + 1):
-        law = f"data to be split in {len(wanted) + 1} must have at least {2 * (len(wanted) + 1)} unrelated texts"
-        raise BadInput(law, str(len(drawable)), data.source, "give more rows, or files for --validation and --holdout")
+        law = f"data to be split in {len(wanted) + 1} must have at least {2 * (len(wanted) + 1)} unrelated examples"
+        raise BadInput(law, str(len(drawable)), source, "give more rows, or files for --validation and --holdout")
     order = rng.permutation(len(drawable))
     order = order[np.argsort(strata[order], kind="stable")]
     # Places within a stratum, spread over [0, 1): taking everything below a share takes that share of every stratum.
@@ -164,7 +213,7 @@ def _draw(
     ranked = drawable[order[np.argsort(within / np.repeat(size, size), kind="stable")]]
     parts: dict[Part, np.ndarray] = {}
     begin = 0
-    taken = np.zeros(len(words), dtype=bool)
+    taken = np.zeros(len(groups), dtype=bool)
     for part, (fraction, cap) in wanted.items():
         count = max(1, min(round(fraction * len(drawable)), cap))
         chosen = np.isin(groups, ranked[begin : begin + count])

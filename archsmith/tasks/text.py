@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.errors import ArchsmithError, BadInput
+from archsmith.errors import BadInput
 from archsmith.tasks.augment import augmented
 from archsmith.tasks.encodings import Encodings, batches, pad
 from archsmith.tasks.files import Parted
+from archsmith.tasks.sealed import Sealed
 from archsmith.tasks.task import Part
 
 
-class TextTask(ABC):
+class TextTask(Sealed, ABC):
     """Tokenised texts in three parts. The holdout can be counted, but not read before `open_holdout`."""
 
     def __init__(self, parted: Parted) -> None:
@@ -26,7 +27,6 @@ class TextTask(ABC):
         self.frame = parted.frame
         self.split = parted.report
         self.tokenizer = parted.tokenizer
-        self.holdout_opened = False
         self.extra_rows = 0
 
     @property
@@ -41,19 +41,6 @@ class TextTask(ABC):
     def lengths(self, part: Part) -> np.ndarray:
         """Tokens of each row, special ones included, (rows,) int64."""
         return self.parts[part].lengths
-
-    def open_holdout(self) -> None:
-        """Break the seal: from now on the holdout can be read. Once only, so that it decides nothing.
-
-        Raises `ArchsmithError` the second time.
-        """
-        if self.holdout_opened:
-            raise ArchsmithError("the holdout is opened once, at the end; it has been opened already")
-        self.holdout_opened = True
-
-    def _check_seal(self, part: Part) -> None:
-        if part == "holdout" and not self.holdout_opened:
-            raise ArchsmithError("the holdout is sealed until the last measurement; call open_holdout() first")
 
     @abstractmethod
     def judge(self, outputs: np.ndarray, part: Part) -> np.ndarray:

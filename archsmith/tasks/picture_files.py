@@ -1,0 +1,111 @@
+"""Labelled pictures from a folder of folders, from parquet or a `datasets` name, or from arrays in an .npz file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archsmith.errors import BadInput
+from archsmith.tasks.columns import find_label
+from archsmith.tasks.read import Table, read
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+PICTURES = ("image", "img", "picture", "photo", "images", "x", "pixels", "data")
+LABELS = ("label", "labels", "y", "target", "targets")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Pictures as they are in the source, encoded or as arrays, with the name of a label and of the place of each."""
+
+    source: str
+    data: Sequence[bytes | np.ndarray]
+    labels: Sequence[str]
+    places: Sequence[str]
+
+
+def read_pictures(source: str | Path, label: str | None = None) -> Labelled:
+    """Read a folder with a folder for each class, an .npz file, or a table with a column of pictures.
+
+    Raises `BadInput` with the file or the row for what cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix.lower() == ".npz":
+        return _arrays(path)
+    return _table(read(source), label)
+
+
+def _folder(path: Path) -> Labelled:
+    found = sorted(file for file in path.glob("*/**/*") if file.suffix.lower() in ENDINGS and file.is_file())
+    if not found:
+        law = "a folder of pictures holds a folder for each class, with pictures in it"
+        raise BadInput(law, "none", str(path), "check the path")
+    labels = [file.relative_to(path).parts[0] for file in found]
+    try:
+        data = [file.read_bytes() for file in found]
+    except OSError as error:
+        raise BadInput("a data file must be readable", str(error.strerror), str(error.filename)) from None
+    return Labelled(str(path), data, labels, [str(file) for file in found])
+
+
+def _arrays(path: Path) -> Labelled:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise BadInput("an .npz file holds plain arrays", str(error)[:120], str(path)) from None
+    pictures = _first(arrays, PICTURES, str(path), "pictures, (n, height, width[, channels])")
+    labels = _first(arrays, LABELS, str(path), "labels, (n,)")
+    if pictures.ndim not in (3, 4) or labels.shape != pictures.shape[:1] or not len(labels):
+        law = "an .npz file holds n pictures (n, height, width[, channels]) and n labels"
+        raise BadInput(law, f"{pictures.shape} and {labels.shape}", str(path), "check the arrays")
+    places = [f"{path}, row {row + 1}" for row in range(len(labels))]
+    return Labelled(str(path), list(pictures), [str(each) for each in labels.tolist()], places)
+
+
+def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str], place: str, what: str) -> np.ndarray:
+    lower = {name.lower(): array for name, array in arrays.items()}
+    found = next((lower[name] for name in names if name in lower), None)
+    if found is None:
+        raise BadInput(f"an .npz file has an array of {what}", ", ".join(arrays), place, f"name it {names[0]}")
+    return found
+
+
+def _table(table: Table, label: str | None) -> Labelled:
+    usual = {name.lower(): name for name in table.columns}
+    column = next((usual[name] for name in PICTURES if name in usual and _is_picture(table, usual[name])), None)
+    column = column or next((name for name in table.columns if _is_picture(table, name)), None)
+    if column is None:
+        law = "a table of pictures has a column with their bytes"
+        raise BadInput(law, f"columns {', '.join(table.columns)}", table.source, "write encoded pictures into one")
+    rest = Table(table.source, {name: rows for name, rows in table.columns.items() if name != column}, table.lines)
+    names = [name.strip() for name in rest.strings(find_label(rest, label))]
+    places = [table.place(row) for row in range(len(names))]
+    return Labelled(
+        table.source, [_bytes(v, p) for v, p in zip(table.columns[column], places, strict=True)], names, places
+    )
+
+
+def _is_picture(table: Table, name: str) -> bool:
+    first = next((value for value in table.columns[name] if value is not None), None)
+    return isinstance(first, bytes) or hasattr(first, "tobytes") or (isinstance(first, dict) and "bytes" in first)
+
+
+def _bytes(value: Any, place: str) -> bytes | np.ndarray:
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
+        try:
+            return Path(value["path"]).read_bytes()
+        except OSError as error:
+            raise BadInput("a picture's file must be readable", str(error.strerror), place) from None
+    value = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(value, bytes):
+        return value
+    if hasattr(value, "tobytes"):  # a picture that `datasets` has decoded
+        return np.asarray(value)
+    raise BadInput("every row has a picture", repr(value)[:60], place, "fill the row in or remove it")
