@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,19 @@ NEARER, FARTHER, WHOLE = 0.95, 0.6, 0.85  # shares of ms: worth a training; a st
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The architecture that ships, its trained module, and how many points it is below the original."""
+    """An architecture that may ship, its trained module, and how many points it is below the original: in PyTorch's
+    fp32 (`drop`), and in the runtime and precision that the search is led by (`served_drop`)."""
 
     architecture: Architecture
     module: nn.Module
     drop: float
+    served_drop: float
     predicted_ms: float
+
+    @property
+    def least_drop(self) -> float:
+        """In the better of the two, since both are files that can ship."""
+        return min(self.drop, self.served_drop)
 
 
 def bound_of(case: Case, teacher: Teacher) -> float | None:
@@ -103,9 +111,14 @@ def slope_of(trials: Sequence[Trial]) -> float:
     return float(np.clip(np.polyfit(ms, lost, 1)[0], *SLOPES))
 
 
-def better(first: Chosen, second: Chosen, bound: float) -> Chosen:
-    """Of two trained architectures the faster that keeps the bound, else the one that loses less."""
-    able = [c for c in (first, second) if c.drop <= bound]
-    if able:
-        return min(able, key=lambda c: c.predicted_ms)
-    return min((first, second), key=lambda c: c.drop)
+def better(first: Chosen, second: Chosen, bound: float, slower: float) -> Chosen:
+    """Of two trained architectures the faster that keeps the bound, else the one that loses less.
+
+    What keeps it in fp32 only takes `slower` times as long as predicted.
+    """
+
+    def ms(chosen: Chosen) -> float:
+        kept = chosen.predicted_ms if chosen.served_drop <= bound else chosen.predicted_ms * slower
+        return kept if chosen.least_drop <= bound else math.inf
+
+    return min((first, second), key=lambda chosen: (ms(chosen), chosen.least_drop))

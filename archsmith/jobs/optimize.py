@@ -140,7 +140,7 @@ def follow(case: Case, run: RunDirectory, progress: Progress) -> Result:
         teacher = remember.remember(work, teacher, original, plan)
         trials = training.search(work, teacher, terrain, points, plan)
         chosen = training.train(work, teacher, terrain, points, trials, plan)
-        whole = uncut(case, original, chosen.drop, choice.bound_of(case, teacher))
+        whole = uncut(case, original, chosen.least_drop, choice.bound_of(case, teacher))
         if whole is not None:
             progress.say(
                 f"no smaller network keeps the targets; the original does in {whole.runtime} {whole.precision}"

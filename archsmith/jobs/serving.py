@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,6 +175,19 @@ def answered_once(case: Case, served: Sequence[Served], times: Mapping[str, np.n
     return {
         each.name: same if each.artifact.precision == "fp32" else answer(case, each, "validation") for each in served
     }
+
+
+def answered_in(case: Case, wrapped: nn.Module, runtime_name: str, precision: Precision) -> np.ndarray:
+    """Outputs on validation of a network in one runtime and precision, from files that go again.
+
+    Raises `BadInput` where it cannot be made.
+    """
+    runtime = RUNTIMES[runtime_name]()
+    with tempfile.TemporaryDirectory() as folder, _said(runtime, case):
+        base = runtime.export(wrapped, case.task.example(2, 16), case.task.dynamic(), Path(folder))
+        return answer(
+            case, _serve_one(case, wrapped, runtime, base, precision, calibration(case), "trained"), "validation"
+        )
 
 
 def check_agreement(case: Case, wrapped: nn.Module, session: Session, artifact: Artifact) -> None:

@@ -21,7 +21,8 @@ from archsmith.jobs.case import Case
 from archsmith.jobs.choice import FIRST, Chosen, best_trial, better, bound_of, next_point, shrink_of
 from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, streams_of, widest_of
-from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed
+from archsmith.jobs.serving import answered_in
+from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed, setting_ms
 from archsmith.model import realise
 from archsmith.search import closing_in, regularised_evolution
 from archsmith.space import JSON, Architecture, Value
@@ -150,8 +151,8 @@ def train(
     if after(math.inf) is None and after(0.0) is None:  # nothing can follow
         return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
     first = train_one(work, teacher, terrain, architecture, Training("train", FIRST * seconds, rate, plan))
-    second = train_next(work, teacher, terrain, after(first.drop), plan)
-    return first if second is None else better(first, second, bound)
+    second = train_next(work, teacher, terrain, after(first.served_drop), plan)
+    return first if second is None else better(first, second, bound, slower_in_fp32(work, terrain))
 
 
 def train_next(work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, plan: Plan) -> Chosen | None:
@@ -216,12 +217,14 @@ def train_one(work: Work, teacher: Teacher, terrain: Terrain, architecture: Arch
             small, fitted = develop(
                 teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell
             )
-        loss, drop = compare(teacher, case.task.wrap(small).eval())
+        wrapped = case.task.wrap(small).eval()
+        loss, drop = compare(teacher, wrapped)
         save_file(state_of(small), folder / "weights.safetensors")
         return {
             "architecture": architecture.to_json(),
             "loss": loss,
             "drop": drop,
+            "served_drop": served_drop(work, teacher, wrapped, terrain, drop),
             "steps": effort.steps,
             "cpu_seconds": spent.seconds,
             "checks": [list(pair) for pair in fitted.validated] if fitted else [],
@@ -233,7 +236,29 @@ def train_one(work: Work, teacher: Teacher, terrain: Terrain, architecture: Arch
     kept = Architecture.from_json(record["architecture"])
     small = copy.deepcopy(realise(teacher.model, teacher.anatomy, kept))
     put_state(small, load_file(work.run.folder(name) / "weights.safetensors"))
-    return Chosen(kept, small.eval(), record["drop"], terrain.ms(kept))
+    return Chosen(kept, small.eval(), record["drop"], record["served_drop"], terrain.ms(kept))
+
+
+def served_drop(work: Work, teacher: Teacher, wrapped: nn.Module, terrain: Terrain, drop: float) -> float:
+    """Points below the original in the runtime and precision that the search is led by; `drop` in fp32, or where it
+    cannot be made."""
+    case, setting = work.case, terrain.latency.setting
+    judged = teacher.judged
+    if setting["precision"] == "fp32" or judged is None:
+        return drop
+    try:
+        outputs = answered_in(case, wrapped, setting["runtime"], setting["precision"])
+    except BadInput as error:
+        work.progress.say(f"{setting['runtime']} {setting['precision']} cannot be made: {str(error)[:200]}")
+        return drop
+    return case.task.drop(case.task.judge(outputs, "validation"), judged)
+
+
+def slower_in_fp32(work: Work, terrain: Terrain) -> float:
+    """How many times as long the original takes in fp32, on the runtime that is fastest there, as in the setting that
+    the search is led by."""
+    plain = [float(row["latency_ms"]) for row in work.record("original")["variants"] if row["precision"] == "fp32"]
+    return min(plain) / setting_ms(work, terrain.latency.setting["runtime"], terrain.latency.setting["precision"])
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,14 @@ def first_of(result: Any) -> Tensor:
     return logits
 
 
-class Classified(Sealed, ABC):
+class Classified(Sealed):
     """Examples with a label each; quality is accuracy, F1 or recall, in points.
 
     `label_names` maps the data's labels to class numbers; `classes` is the largest number plus one.
     """
 
     split: SplitReport
+    size: Callable[[Part], int]  # rows in a part; whoever holds the data knows
 
     def __init__(self, targets: Mapping[Part, np.ndarray], label_names: Mapping[str, int], metric: str) -> None:
         self.label_names = dict(label_names)
@@ -41,10 +41,6 @@ class Classified(Sealed, ABC):
         self.metric = metric
         self._measure = find_metric(metric, self.classes)
         self._targets = dict(targets)
-
-    @abstractmethod
-    def size(self, part: Part) -> int:
-        """Rows in a part."""
 
     def targets(self, part: Part, rows: Sequence[int]) -> Tensor:
         """(rows,) int64 class numbers; -100 for rows that `extended` added."""

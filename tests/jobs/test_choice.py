@@ -91,8 +91,8 @@ NEXT: list[tuple[float, float, float, float | None]] = [
 ]
 
 
-def chosen(drop: float, ms: float) -> Chosen:
-    return Chosen(Architecture({}), nn.Identity(), drop, ms)
+def chosen(drop: float, ms: float, served: float | None = None) -> Chosen:
+    return Chosen(Architecture({}), nn.Identity(), drop, drop if served is None else served, ms)
 
 
 @pytest.mark.parametrize(("ms", "drop", "bound", "wanted"), NEXT)
@@ -109,7 +109,14 @@ def test_how_losses_fall_is_fitted_where_there_are_trials_to_fit() -> None:
 
 def test_of_two_the_faster_that_keeps_the_bound() -> None:
     fast, slow = chosen(2.0, 1.0), chosen(0.5, 3.0)
-    assert better(fast, slow, 2.0) is fast and better(fast, slow, 1.0) is slow and better(fast, slow, 0.1) is slow
+    found = [better(fast, slow, bound, 1.5) for bound in (2.0, 1.0, 0.1)]
+    assert [each is fast for each in found] == [True, False, False]
+
+
+def test_of_two_one_that_keeps_the_bound_in_fp32_only_counts_as_slower() -> None:
+    fast, slow = chosen(0.9, 2.0, served=1.1), chosen(0.7, 2.5, served=0.8)
+    assert better(fast, slow, 1.0, 1.5) is slow and better(fast, slow, 1.0, 1.1) is fast
+    assert better(fast, slow, 0.75, 1.5) is slow and better(fast, slow, 0.1, 1.5) is slow
 
 
 def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
