@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ VOCABULARY, LENGTH, BATCH, IMAGE, PATCH, FRAMES, MELS, SAMPLES = 96, 11, 2, 32, 
 SMALL: tuple[tuple[str, Any], ...] = (
     (r"\w*vocab_size|num_embeddings|\w*codebook_size", VOCABULARY),
     (r"type_vocab_size", 2),
-    (r"hidden_size|d_model|n_embd|embed_dim|text_hidden_size|encoder_hidden_size|out_hidden_size|hidden_size_global", 32),
+    (r"hidden_size|d_model|n_embd|embed_dim|(text|encoder|out)_hidden_size|hidden_size_global", 32),
     (r"decoder_hidden_size|projector_hidden_size|fusion_hidden_size|word_embed_proj_dim|embedding_dim", 32),
     (r"emb_dim|backbone_hidden_size|output_hidden_size|mask_feature_size|fpn_hidden_size", 32),
     (r"embedding_size", 24),
@@ -266,8 +265,3 @@ MAKERS: Mapping[str, Any] = {
     "bbox": boxes,
     "past_values": series,
 }
-
-
-def share_of(part: int, whole: int) -> float:
-    """Percent."""
-    return 100.0 * part / whole if whole else math.nan

@@ -3,6 +3,7 @@ rejected with the reason."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from itertools import islice
@@ -74,7 +75,7 @@ def _permutation(bench: Bench, candidates: Sequence[Candidate], verdicts: Verdic
         axis, error = candidate.axis, errors[candidate.axis.name]
         effect = effects[axis.name]
         unseen = _unexercised(axis, effect, max(3 * error, 1e-14))
-        if not error <= _allowed(bench, max(effect)):
+        if not error <= _allowed(max(effect)):
             verdicts.reject(axis.name, "permuting its units changes the output", error)
         elif unseen:
             verdicts.reject(axis.name, f"the inputs never exercise {unseen}", error)
@@ -84,8 +85,13 @@ def _permutation(bench: Bench, candidates: Sequence[Candidate], verdicts: Verdic
     return passed
 
 
-def _allowed(bench: Bench, effect: float) -> float:
-    return PERMUTED * effect
+def _allowed(effect: float) -> float:
+    return PERMUTED * effect if math.isfinite(effect) else 0.0
+
+
+def _equal(error: float, effect: float, rounding: float) -> bool:
+    """Is a deviation none beside an effect that shows? A reference that is not finite proves nothing."""
+    return math.isfinite(error) and math.isfinite(effect) and error <= max(SLICED * effect, rounding) and effect > 0
 
 
 def _unexercised(axis: Axis, effect: Sequence[float], floor: float) -> str:
@@ -107,7 +113,7 @@ def _measured(
         error = bench.permuted(axes, orders)
     except Exception:  # whatever a model may raise on permuted weights, it is a no
         error = float("inf")
-    if len(axes) == 1 or error <= min(_allowed(bench, effects[axis.name]) for axis in axes):
+    if len(axes) == 1 or error <= min(_allowed(effects[axis.name]) for axis in axes):
         return {axis.name: error for axis in axes}
     middle = len(axes) // 2
     return {
@@ -144,8 +150,7 @@ class _Slices:
             return False, float("inf"), f"no masked reference: {str(failure)[:160]}"
         error = self.bench.differ(real, masked)
         effect = self.bench.differ(masked, self.bench.outputs)
-        rounding = ROUNDING[real[0][0].element_size()]
-        equal = error <= max(SLICED * effect, rounding) and effect > 0
+        equal = _equal(error, effect, ROUNDING[real[0][0].element_size()])
         return equal, error, "" if equal else "the cut model differs from the masked one"
 
     def settle(self, group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
@@ -262,7 +267,7 @@ def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
             verdicts.reject(branch.name, f"the model without it fails: {type(failure).__name__}: {str(failure)[:160]}")
         return False
     error, effect = bench.differ(real, reference), bench.differ(reference, bench.outputs)
-    equal = error <= max(SLICED * effect, ROUNDING[real[0][0].element_size()]) and effect > 0
+    equal = _equal(error, effect, ROUNDING[real[0][0].element_size()])
     for branch in group:
         if equal:
             verdicts.accept(branch.name, "skipped for real equals " + ("bypassed" if layer else "silenced"), error)
