@@ -19,7 +19,7 @@ from archsmith.model.load import named_inputs as named
 from archsmith.model.pretrained import read_json
 from archsmith.model.running import check_runs
 from archsmith.model.share import skeleton
-from archsmith.tasks import ImageClassification, SentenceEmbedding, Task, TextClassification
+from archsmith.tasks import ImageClassification, LanguageModelling, SentenceEmbedding, Task, TextClassification
 from archsmith.tasks.docstrings import docstring_pairs
 from archsmith.tasks.pictures import Preparation
 from archsmith.tasks.read import READERS
@@ -115,6 +115,9 @@ def prepare(request: Request) -> Case:
     """Load the model, read and split the data. Raises `BadInput` for whatever cannot be used."""
     check(request)
     targets = parse_targets(request.targets)
+    if request.task != "language-modelling" and any(target.metric == "perplexity" for target in targets):
+        law, remedy = "perplexity is that of a language model", "bound drop or quality instead"
+        raise BadInput(law, request.task, "--target perplexity", remedy)
     if request.task not in TASKS:
         remedy = f"choose one of {', '.join(TASKS)}"
         raise BadInput("a task is one that archsmith knows", repr(request.task), "--task", remedy)
@@ -249,6 +252,18 @@ def _classification(request: Request, loaded: Loaded) -> Task:
     )
 
 
+def _language(request: Request, loaded: Loaded) -> Task:
+    return LanguageModelling.from_files(
+        request.data,
+        request.validation,
+        request.holdout,
+        tokenizer=_tokenizer(loaded),
+        rng=np.random.default_rng([request.seed, 0]),
+        text=request.text,
+        length=request.length,
+    )
+
+
 def _embedding(request: Request, loaded: Loaded) -> Task:
     rng = np.random.default_rng([request.seed, 0])
     metric = request.metric or "recall@10"
@@ -274,5 +289,6 @@ def _embedding(request: Request, loaded: Loaded) -> Task:
 TASKS: dict[str, Callable[[Request, Loaded], Task]] = {
     "text-classification": _classification,
     "image-classification": _images,
+    "language-modelling": _language,
     "sentence-embedding": _embedding,
 }

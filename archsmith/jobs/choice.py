@@ -44,13 +44,17 @@ class Chosen:
 
 def bound_of(case: Case, teacher: Teacher) -> float | None:
     """Points below the original that are allowed; None where a latency, or only other costs, are bounded."""
-    drop, quality = case.limit("drop"), case.limit("quality")
-    if case.limit("latency") is not None or (case.targets and drop is None and quality is None):
+    kinds = {target.metric: target for target in case.targets}
+    if "latency" in kinds or (kinds and not kinds.keys() & {"drop", "quality", "perplexity"}):
         return None
-    bounds = [] if drop is None else [drop]
-    if quality is not None:
-        judged = teacher.judged
-        bounds.append((100.0 if judged is None else teacher.task.quality(judged)) - quality)
+    judged = teacher.judged
+    whole = 100.0 if judged is None else teacher.task.quality(judged)
+    bounds = [kinds["drop"].limit] if "drop" in kinds else []
+    if "quality" in kinds:
+        bounds.append(whole - kinds["quality"].limit)
+    if "perplexity" in kinds:
+        target = kinds["perplexity"]
+        bounds.append(whole - (whole if target.relative else 100.0) / target.limit)
     return min(bounds, default=DROP)
 
 

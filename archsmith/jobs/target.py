@@ -20,14 +20,18 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "macs": COUNTS,
     "drop": POINTS,
     "quality": POINTS,
+    "perplexity": {"": 1.0, "x": 1.0},
 }
-"""Metric -> the units that it is written in -> what one of them is in the base unit (ms, bytes, a count, points)."""
+"""Metric -> the units that it is written in -> what one of them is in the base unit (ms, bytes, a count, points).
+
+Perplexity is given itself, or as a multiple (x) of the original's.
+"""
 
 FORM = re.compile(
     r"\s*(?P<metric>[a-z_]+)\s*(?P<sign>[<>=]+)\s*(?P<number>[-+]?[\d.]+(e[-+]?\d+)?)\s*(?P<unit>\S*)\s*",
     re.IGNORECASE,
 )
-EXAMPLE = "write it like latency<=5ms, size<=20MB, parameters<=10M or drop<=1.0"
+EXAMPLE = "write it like latency<=5ms, size<=20MB, parameters<=10M, drop<=1.0 or perplexity<=1.2x"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Target:
     def at_least(self) -> bool:
         """True where larger is better: only quality."""
         return self.metric == "quality"
+
+    @property
+    def relative(self) -> bool:
+        """True where the limit is a multiple of what the original has."""
+        return self.unit == "x"
 
     def met(self, value: float) -> bool:
         """Does a value in the base unit keep the bound? NaN never does."""

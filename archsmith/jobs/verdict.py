@@ -19,6 +19,10 @@ def value_of(target: Target, variant: Variant, whole: Variant) -> float | None:
         if variant.quality is None or whole.quality is None:
             return None
         return whole.quality - variant.quality if target.metric == "drop" else variant.quality
+    if target.metric == "perplexity":  # quality is 100 / perplexity
+        if not variant.quality or not whole.quality:
+            return None
+        return (whole.quality if target.relative else 100.0) / variant.quality
     return {
         "latency": variant.latency_ms,
         "size": variant.bytes,

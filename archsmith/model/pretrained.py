@@ -22,6 +22,7 @@ AUTO_CLASS = {
     "text-classification": "AutoModelForSequenceClassification",
     "sentence-embedding": "AutoModel",
     "image-classification": "AutoModelForImageClassification",
+    "language-modelling": "AutoModelForCausalLM",
 }
 
 

@@ -2,6 +2,7 @@
 
 from archsmith.tasks.image_classification import ImageClassification
 from archsmith.tasks.interval import Interval, mcnemar, paired_interval
+from archsmith.tasks.language_modelling import LanguageModelling
 from archsmith.tasks.sentence_embedding import SentenceEmbedding
 from archsmith.tasks.split import SplitReport
 from archsmith.tasks.task import Part, Task
@@ -10,6 +11,7 @@ from archsmith.tasks.text_classification import TextClassification
 __all__ = [
     "ImageClassification",
     "Interval",
+    "LanguageModelling",
     "Part",
     "SentenceEmbedding",
     "SplitReport",

@@ -82,7 +82,8 @@ def read(source: str | Path) -> Table:
     return table
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file. Raises `BadInput` where it cannot be read or is not UTF-8."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -117,13 +118,13 @@ def _from_records(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table
 
 
 def _read_tsv(path: Path) -> Table:
-    lines = enumerate(_text(path).split("\n"), start=1)
+    lines = enumerate(read_text(path).split("\n"), start=1)
     return _from_records(path, ((n, line.rstrip("\r").split("\t")) for n, line in lines if line.strip()))
 
 
 def _read_csv(path: Path) -> Table:
     csv.field_size_limit(2**31 - 1)  # documents are long; what is not closed by a quote is said below
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
 
     def records() -> Iterator[tuple[int, list[str]]]:
         while True:
@@ -143,7 +144,7 @@ def _read_csv(path: Path) -> Table:
 def _read_jsonl(path: Path) -> Table:
     rows: list[dict[str, Any]] = []
     lines = []
-    for n, line in enumerate(_text(path).split("\n"), start=1):
+    for n, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

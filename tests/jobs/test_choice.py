@@ -22,6 +22,7 @@ from archsmith.jobs.choice import (
 from archsmith.jobs.plan import Plan
 from archsmith.jobs.select import Point
 from archsmith.jobs.stages import costs_allowed
+from archsmith.jobs.target import parse_targets
 from archsmith.report.plain import to_plain
 from archsmith.report.result import Variant
 from archsmith.space import Architecture
@@ -42,20 +43,23 @@ def case(**limits: float) -> Any:
 
 TEACHER: Any = SimpleNamespace(judged=object(), task=SimpleNamespace(quality=lambda judged: 90.0))
 
-BOUNDS: list[tuple[dict[str, float], float | None]] = [
-    ({}, 1.0),
-    ({"drop": 2.0}, 2.0),
-    ({"quality": 88.0}, 2.0),
-    ({"drop": 5.0, "quality": 89.0}, 1.0),  # the tighter of the two
-    ({"drop": 0.5, "quality": 89.0}, 0.5),
-    ({"latency": 5.0, "drop": 2.0}, None),
-    ({"size": 1e6}, None),
+BOUNDS: list[tuple[list[str], float | None]] = [
+    ([], 1.0),
+    (["drop<=2"], 2.0),
+    (["quality>=88"], 2.0),
+    (["drop<=5", "quality>=89"], 1.0),  # the tighter of the two
+    (["drop<=0.5", "quality>=89"], 0.5),
+    (["perplexity<=1.2x"], 15.0),  # quality is 100 / perplexity: 90 / 1.2 is left
+    (["perplexity<=1.25"], 10.0),
+    (["latency<=5ms", "drop<=2"], None),
+    (["size<=1MB"], None),
 ]
 
 
-@pytest.mark.parametrize(("limits", "bound"), BOUNDS)
-def test_what_may_be_lost(limits: dict[str, float], bound: float | None) -> None:
-    assert bound_of(case(**limits), TEACHER) == bound
+@pytest.mark.parametrize(("targets", "bound"), BOUNDS)
+def test_what_may_be_lost(targets: list[str], bound: float | None) -> None:
+    found = bound_of(SimpleNamespace(targets=parse_targets(targets)), TEACHER)  # type: ignore[arg-type]
+    assert found == (None if bound is None else pytest.approx(bound))
 
 
 CHOSEN: list[tuple[dict[str, float], float | None, float, int]] = [

@@ -26,6 +26,8 @@ READ = [
     ("macs<=3e8", "macs", 3e8),
     ("drop<=1.0", "drop", 1.0),
     ("drop<=-0.5 points", "drop", -0.5),
+    ("perplexity<=18.5", "perplexity", 18.5),
+    ("perplexity<=1.2x", "perplexity", 1.2),
     ("quality>=90", "quality", 90.0),
 ]
 
