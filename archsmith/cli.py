@@ -41,6 +41,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads that the model will b
 Batch = Annotated[int, typer.Option(min=1, help="Examples in the call that is timed.")]
 Length = Annotated[int, typer.Option(min=1, help="Tokens in the call that is timed.")]
 Runtime = Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, or all.")]
+TaskName = Annotated[str, typer.Option(help="{text,image}-classification, language-modelling, sentence-embedding.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Allow code of the model's own to run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No plan and no progress.")]
@@ -58,8 +59,8 @@ def options(context: typer.Context, show_traceback: Annotated[bool, typer.Option
 def optimize(
     context: typer.Context,
     model: Model,
-    task: Annotated[str, typer.Option(help="text-classification or sentence-embedding.")],
-    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL, parquet, or a datasets name.")],
+    task: TaskName,
+    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL, parquet, text, folder of pictures, or datasets name.")],
     validation: Annotated[str | None, typer.Option(help="Default: split off --data.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Read once, at the end. Default: split off --data.")] = None,
     text: Annotated[list[str] | None, Column] = None,
