@@ -8,17 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from archsmith.cost import OnnxRuntime, OpenVINO
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.jobs.case import Case, Request, prepare
-from archsmith.jobs.serving import Served, serve
+from archsmith.jobs.serving import Served, answered_in, serve
 from archsmith.jobs.shipping import best_of, check_saved, open_holdout, rungs_of
 from archsmith.jobs.stages import Work
 from archsmith.jobs.target import parse_targets
+from archsmith.jobs.training import served_drop
 from archsmith.report.result import Variant
+from archsmith.tasks.answer import answers, calling
 
 
 def variant(runtime: str, precision: str, quality: float | None, ms: float, **more: Any) -> Variant:
@@ -203,3 +206,32 @@ def test_the_holdout_is_read_once_by_each_network(small_case: Case, tmp_path: Pa
     ]
     assert {v.measured_on for v in ladder} == {"holdout"}
     assert calls == [whole[0].name, small[0].name]
+
+
+def test_a_trained_network_is_judged_in_the_precision_that_ships(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, wrapped = small_case.task, small_case.task.wrap(small_case.model).eval()
+    own = answers(calling(wrapped), task, "validation")
+    np.testing.assert_allclose(answered_in(small_case, wrapped, "onnxruntime", "fp32"), own, atol=1e-4)
+    int8 = answered_in(small_case, wrapped, "onnxruntime", "int8")
+    assert 1e-4 < np.abs(int8 - own).max() < 0.5
+    said: list[str] = []
+    work: Any = SimpleNamespace(case=small_case, progress=SimpleNamespace(say=said.append))
+    other = own[:, ::-1]  # an original that always says the opposite
+    teacher: Any = SimpleNamespace(judged=task.judge(other, "validation"))
+
+    def drop(precision: str) -> float:
+        terrain: Any = SimpleNamespace(
+            latency=SimpleNamespace(setting=dict(runtime="onnxruntime", precision=precision))
+        )
+        return served_drop(work, teacher, wrapped, terrain, 7.0)
+
+    assert drop("fp32") == 7.0 and not said
+    assert drop("int8") == task.drop(task.judge(int8, "validation"), teacher.judged) < -50
+
+    def refuse(self: Any, *rest: Any) -> Any:
+        raise BadInput("torch.onnx.export must take the model", "an operator", "Model")
+
+    monkeypatch.setattr(OnnxRuntime, "export", refuse)
+    assert drop("int8") == 7.0 and "onnxruntime int8 cannot be made" in said[0]
