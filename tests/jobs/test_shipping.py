@@ -223,7 +223,7 @@ def test_a_trained_network_is_judged_in_the_precision_that_ships(
 
     def drop(precision: str) -> float:
         terrain: Any = SimpleNamespace(
-            latency=SimpleNamespace(setting=dict(runtime="onnxruntime", precision=precision))
+            latency=SimpleNamespace(setting={"runtime": "onnxruntime", "precision": precision})
         )
         return served_drop(work, teacher, wrapped, terrain, 7.0)
 
