@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -90,13 +91,13 @@ class ImageClassification(Classified):
         return np.ones(self.size(part), dtype=np.int64)
 
     def inputs(self, part: Part, rows: Sequence[int]) -> dict[str, Tensor]:
-        """`pixel_values` (rows, channels, height, width) float32."""
+        """Under the model's own name for them: (rows, channels, height, width) float32."""
         self._check_seal(part)
-        return {INPUT: self.prepared.scaled(self.parts[part].take(rows))}
+        return {self.argument: self.prepared.scaled(self.parts[part].take(rows))}
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`(pixel_values) -> logits (batch, classes)` around the model."""
-        return Logits(model, self.argument)
+        """`(pictures, by the model's own name) -> logits (batch, classes)` around the model."""
+        return logits_of(model, self.argument)
 
     def example(self, batch: int, length: int) -> dict[str, Tensor]:
         """So many training pictures; `length` means nothing."""
@@ -106,7 +107,7 @@ class ImageClassification(Classified):
 
     def dynamic(self) -> Mapping[str, Mapping[int, str]]:
         """The number of pictures varies."""
-        return {INPUT: {0: "batch"}}
+        return {self.argument: {0: "batch"}}
 
     def batches(self, part: Part, size: int, rng: np.random.Generator | None = None) -> Iterator[list[int]]:
         """Rows of one pass, shuffled when `rng` is given."""
@@ -124,14 +125,26 @@ class ImageClassification(Classified):
 class Logits(nn.Module):
     """A classifier that takes pictures and gives its logits and nothing else."""
 
-    def __init__(self, model: nn.Module, argument: str) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.argument = argument
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """(batch, channels, height, width) float32 -> logits (batch, classes)."""
-        return first_of(self.model(**{self.argument: pixel_values}))
+        return first_of(self.model(*args, **kwargs))
+
+
+def logits_of(model: nn.Module, argument: str) -> nn.Module:
+    """`Logits` whose one argument has this name, for all who ask a module what it takes (torch.export does)."""
+
+    def forward(self: Logits, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        return Logits.forward(self, *args, **kwargs)
+
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kinds) for name in ("self", argument)]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    named: type[Logits] = type(Logits.__name__, (Logits,), {"forward": forward, "__doc__": Logits.__doc__})
+    return named(model)
 
 
 def _digest(picture: np.ndarray) -> str:
