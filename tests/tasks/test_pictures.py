@@ -173,3 +173,18 @@ def test_bad_data_is_refused_with_its_place(case, tmp_path):
     make, said = BAD[case]
     with pytest.raises(BadInput, match=said):
         build(make(tmp_path))
+
+
+def test_a_models_own_name_for_its_input_is_kept(tmp_path):
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    task = build(write("npz", tmp_path, *some_pictures()), argument="x")
+    wrapped, inputs = task.wrap(Mean()).eval(), task.example(3, 1)
+    assert list(inputs) == list(task.dynamic()) == ["x"]
+    outputs = wrapped(**inputs)
+    assert outputs.shape == (3, 3) and torch.equal(outputs, wrapped(inputs["x"]))
+    program = torch.export.export(wrapped, (), inputs, dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    more = task.example(5, 1)
+    assert torch.equal(program.module()(**more), wrapped(**more))
