@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tiny
 import torch
-import zoo_tokens  # noqa: F401  (its graphs enter the zoo)
+import zoo_images  # noqa: F401  (its graphs enter the zoo)
+import zoo_tokens  # noqa: F401
 from torch import Tensor, nn
 from zoo import ZOO
 

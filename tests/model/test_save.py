@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel, BertTokeniz
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.model import Plan, cut, examine, plan
-from archsmith.model.anatomy import Anatomy
+from archsmith.model.anatomy import Anatomy, Axis, Place
 from archsmith.model.load import Loaded, demo_model, load
 from archsmith.model.pretrained import load_saved
 from archsmith.model.save import auto_classes, load_exported, save
@@ -331,3 +332,30 @@ def test_a_module_that_is_no_stub_is_refused(tiny: Callable[..., Any], tmp_path:
     model.bert.encoder.layer[0].intermediate.dense = nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 48))
     with pytest.raises(ArchsmithError, match="stubs only"):
         save(model, loaded, tmp_path / "model")
+
+
+def test_attention_of_torch_with_fewer_heads_comes_back(tmp_path):
+    """Siglip pools with `nn.MultiheadAttention`, which cannot run with heads narrower than its input: Heads then."""
+    config = transformers.SiglipVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=16, patch_size=4
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.SiglipVisionModel(config).eval()
+        inputs = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    rows = np.arange(32).reshape(4, 8)  # of each head in queries; keys and values follow
+    fused = np.concatenate([rows, rows + 32, rows + 64], axis=1)
+    name = "head.attention"
+    places = (Place(f"{name}.in_proj_weight", 0, fused), Place(f"{name}.in_proj_bias", 0, fused))
+    places += (Place(f"{name}.out_proj.weight", 1, rows),)
+    axis = Axis("pool", "heads", 4, places, integers=((name, "num_heads"),))
+    small = cut(model, plan(Anatomy({"pool": axis}, {}, ()), {"pool": [0, 2]})).eval()
+    assert type(small.head.attention).__name__ == "Heads" and type(model.head.attention) is nn.MultiheadAttention
+    masked = copy.deepcopy(model)
+    with torch.no_grad():
+        masked.head.attention.out_proj.weight[:, rows[[1, 3]].ravel()] = 0
+        expected, found = masked(**inputs).pooler_output, small(**inputs).pooler_output
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    save(small, Loaded(model, None, "siglip", "transformers", example=inputs, files={}), tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(load_saved(tmp_path / "model")(**inputs).pooler_output, found)

@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-import zoo_tokens  # noqa: F401  (its graphs enter the zoo)
+import zoo_images  # noqa: F401  (its graphs enter the zoo)
+import zoo_tokens  # noqa: F401
 from examined import sorted_free, widths
 from masking import cut_equals_masked
 from zoo import ZOO
