@@ -24,6 +24,9 @@ BATCH = 64
 LABELLING, TRYING = 0.2, 0.15  # shares of the time left that ask the original, and that try architectures
 TRIAL_SECONDS, MOST_TRIALS = 25, 32
 PACED = 24  # steps that are timed
+CHECKING, CHECKS = 0.1, 8  # share of a long training's seconds that its checks on validation take, and most of them
+JUDGED, JUDGED_AGAIN = 2, 3  # times a trial is judged on validation, and a long training, besides its checks
+HELD_OUT = 3  # passes over the holdout: the original, the small one, and in lower precision
 REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
 
 
@@ -32,7 +35,8 @@ class Plan:
     """Counts, fixed once measured, so that a killed run ends as it would have.
 
     `label_rows`: train rows that the original answers; `extra_rows`: made rows among them; `trials`: short trainings
-    of `trial_seconds`; `final_seconds`: each of at most two long trainings gets a share of them.
+    of `trial_seconds`; `final_seconds`: each of at most two long trainings gets a share of them, for its steps alone:
+    the `checks` of each on validation, and what judging takes besides, have been taken off.
     """
 
     label_rows: int
@@ -57,19 +61,26 @@ def make_plan(case: Case, call: Call, spent: float, ship_seconds: float) -> Plan
 
     `call`: the original; `spent`: seconds of the stages before; `ship_seconds`: what exporting and measuring it took.
     """
-    left = case.request.minutes * 60 - spent - 1.5 * ship_seconds
-    if left < LEAST_TRAINING:
-        return Plan(0, 0, 0, 0.0, 0.0, 0)
-    rows = case.task.size("train")
     a_row = _label_seconds(case, call)
+    a_check = case.task.size("validation") * a_row
+    left = case.request.minutes * 60 - spent - 1.5 * ship_seconds - HELD_OUT * case.task.size("holdout") * a_row
+    nothing = Plan(0, 0, 0, 0.0, 0.0, 0)
+    if left < LEAST_TRAINING:
+        return nothing
+    rows = case.task.size("train")
     asked = LABELLING * left / a_row
     label_rows = int(min(rows, max(REAL * asked, asked - MADE * rows)))
     if label_rows < min(rows, BATCH):
-        return Plan(0, 0, 0, 0.0, 0.0, 0)  # fewer answers than a batch teach nothing
+        return nothing  # fewer answers than a batch teach nothing
     extra = int(min(MADE * rows, asked - label_rows))
     left -= (label_rows + extra) * a_row
     trials = int(np.clip(TRYING * left / TRIAL_SECONDS, 2, MOST_TRIALS))
-    return Plan(label_rows, extra, trials, TRYING * left / trials, (1 - TRYING) * left, 8)
+    left -= (trials * JUDGED + 2 * JUDGED_AGAIN) * a_check
+    if left < LEAST_TRAINING:
+        return nothing
+    final = (1 - TRYING) * left
+    checks = int(min(CHECKS, CHECKING * final / max(2 * a_check, 1e-9)))
+    return Plan(label_rows, extra, trials, TRYING * left / trials, final - 2 * checks * a_check, checks)
 
 
 def _label_seconds(case: Case, call: Call) -> float:

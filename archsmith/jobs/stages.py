@@ -37,6 +37,7 @@ from archsmith.tasks.answer import load_array, save_array
 # Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
 LARGER = 1.03  # of a file: its graph, norms and scales do not shrink with the weights
+SHORT = 8  # minutes below which blocks are timed and scored with fewer probes
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
 EXAMINED = (2, SHORTEST)  # batch and length that a text model is examined on
 READ = re.compile(r"(tokenizer|vocab|merges|special_tokens|added_tokens|modules|sentence_bert|1_Pooling)|.*\.model$")
@@ -158,7 +159,7 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
     build = builder(case, teacher)
 
     def time_blocks(folder: Path) -> JSON:
-        bench = bench_of(work, folder, 7 if case.request.minutes < 5 else 9)
+        bench = bench_of(work, folder, 7 if case.request.minutes < SHORT else 9)
         setting = (RUNTIMES[best.runtime](), best.precision)
         with pinned(case.request.threads):
             filled = fill_latency(build, anatomy, space, bench, [setting], case.rng(4))  # type: ignore[list-item]
@@ -167,7 +168,7 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
     latency = LatencyModel.from_json(work.stage("latency", time_blocks))
 
     def score(folder: Path) -> JSON:
-        short = case.request.minutes < 5
+        short = case.request.minutes < SHORT
         rows = drawn_rows(case, 5, (SCORED[0] // 2, SCORED[1] // 2) if short else SCORED)
         probes = 2 if short else 4
         found = score_blocks(build, case.task, space, rows, probes=probes, progress=work.counting("blocks"))

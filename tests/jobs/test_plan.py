@@ -11,7 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archsmith.jobs.plan import LEAST_TRAINING, MADE, MOST_TRIALS, REAL, TRYING, Pace, Plan, make_plan
+from archsmith.jobs.plan import (
+    CHECKING,
+    CHECKS,
+    HELD_OUT,
+    JUDGED,
+    JUDGED_AGAIN,
+    LEAST_TRAINING,
+    MADE,
+    MOST_TRIALS,
+    REAL,
+    TRYING,
+    Pace,
+    Plan,
+    make_plan,
+)
 from archsmith.tasks.answer import calling
 
 
@@ -28,13 +42,13 @@ class Slow(nn.Module):
 
 
 class Rows:
-    """A task of so many equal rows."""
+    """A task of so many equal rows, and so many that are held out from them."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, others: int) -> None:
+        self.rows, self.others = rows, others
 
     def size(self, part: str) -> int:
-        return self.rows
+        return self.rows if part == "train" else self.others
 
     def batches(self, part: str, size: int, rng: Any) -> Any:
         return (list(range(begin, min(self.rows, begin + size))) for begin in range(0, self.rows, size))
@@ -46,9 +60,13 @@ class Rows:
         return model
 
 
-def plan(minutes: float, rows: int, seconds: float = 2e-5, spent: float = 0.0, ship: float = 0.0) -> Plan:
+def plan(
+    minutes: float, rows: int, seconds: float = 2e-5, spent: float = 0.0, ship: float = 0.0, others: int = 10
+) -> Plan:
     case: Any = SimpleNamespace(
-        request=SimpleNamespace(minutes=minutes), task=Rows(rows), rng=lambda *place: np.random.default_rng(place)
+        request=SimpleNamespace(minutes=minutes),
+        task=Rows(rows, others),
+        rng=lambda *place: np.random.default_rng(place),
     )
     return make_plan(case, calling(Slow(seconds)), spent, ship)
 
@@ -60,7 +78,7 @@ def test_counts_are_never_negative_and_fit_the_minutes(minutes: float, rows: int
     found = plan(minutes, rows, spent=spent, ship=ship)
     assert min(found.to_json().values()) >= 0
     left = minutes * 60 - spent - 1.5 * ship
-    assert found.trains == (left >= LEAST_TRAINING)
+    assert found.trains == (left >= LEAST_TRAINING + 1)
     assert found.label_rows <= rows and found.extra_rows <= MADE * rows
     assert found.trials * found.trial_seconds + found.final_seconds <= max(left, 0) + 1e-6
     if found.trains:
@@ -95,4 +113,22 @@ def test_a_network_too_slow_to_label_a_batch_is_not_trained(monkeypatch: pytest.
     """Answers to fewer rows than a batch holds teach nothing, and to none cannot be learnt from at all."""
     monkeypatch.setattr("archsmith.jobs.plan._label_seconds", lambda case, teacher: 10.0)
     assert plan(0.5, 100) == Plan(0, 0, 0, 0.0, 0.0, 0)
-    assert plan(5.0, 1) == Plan(1, MADE, 2, TRYING * 250 / 2, (1 - TRYING) * 250, 8)
+    few = plan(5.0, 1, others=0)
+    assert few == Plan(1, MADE, 2, TRYING * 250 / 2, (1 - TRYING) * 250, CHECKS)
+
+
+@pytest.mark.parametrize(("others", "checks"), [(100, CHECKS), (1_000, 4), (4_000, 0)])
+def test_judging_is_within_the_minutes(others: int, checks: int) -> None:
+    """1 ms a row: a check of 1,000 rows takes a second. All that is planned, checks and judging too, fits the minutes."""
+    found = plan(2.0, 64, seconds=1e-3, others=others)
+    check = others * 1e-3
+    checking = 2 * found.checks * check
+    judging = (found.trials * JUDGED + 2 * JUDGED_AGAIN + HELD_OUT) * check
+    trained = found.trials * found.trial_seconds + found.final_seconds
+    assert 0.9 * 120 < trained + checking + judging + 320e-3 <= 120 * 1.02
+    assert checking <= CHECKING * (found.final_seconds + checking) * 1.02
+    assert found.checks == checks
+
+
+def test_a_validation_part_too_large_to_judge_a_training_on_leaves_no_training() -> None:
+    assert plan(2.0, 64, seconds=1e-3, others=20_000) == Plan(0, 0, 0, 0.0, 0.0, 0)
