@@ -9,17 +9,21 @@ runs in a process of its own, with a limit of time: one that hangs or dies is a 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import multiprocessing
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tiny
 import torch
-from examined import failed, one
+import transformers
+from examined import SAME, failed, one
 from record import Record, main
 from zoo import ZOO
 
@@ -40,7 +44,12 @@ def run(record: Record, options: argparse.Namespace) -> None:
     rows = matrix(names, options.workers, options.export)
     types = [row for row in rows if not row["name"].startswith("zoo: ")]
     animals = [row for row in rows if row["name"].startswith("zoo: ")]
-    (options.out or Path("/dev/null")).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    if options.docs:
+        versions = f"torch {torch.__version__.partition('+')[0]} and transformers {transformers.__version__}"
+        text = page(rows, datetime.datetime.now(datetime.UTC).date().isoformat(), versions)
+        options.docs.write_text(text, encoding="utf-8")
     for row in rows:
         record.say(row["name"], line(row))
     wrong = [row["name"] for row in animals if row["found"] != row.get("free")]
@@ -107,6 +116,44 @@ def line(row: Mapping[str, Any]) -> str:
     return f"{said} | {found} | {rejected} | unknown {unknown} | {row.get('seconds')} s"
 
 
+def page(rows: Sequence[Mapping[str, Any]], date: str, versions: str) -> str:
+    """All rows as a page of the documentation."""
+    done = [row for row in rows if row["passed"]]
+    head = (
+        f"# Coverage\n\nMade on {date} by `benchmarks/coverage.py --docs` with {versions}. "
+        "A row is a tiny model with random weights: examined, cut to a random half of every axis at once, run, saved, "
+        f"loaded and exported to ONNX; all must compute the same to {SAME} of the output's scale. "
+        f"{len(done)} of {len(rows)} rows pass.\n\n"
+        "*share*: percent of the parameters that lie in an axis or a branch. *rejected*: axes and branches that were "
+        "proposed and refused, with the commonest reason. *unknown*: operators without a rule; what touches them stays "
+        "as it is.\n\n"
+        "| model | class | axes | branches | share | rejected | unknown | result |\n|---|---|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """One row of the page, a string a column."""
+
+    def counted(counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{number} {kind}" for kind, number in counts.items())
+
+    reasons = Counter(re.sub(r"\d+", "N", reason)[:90] for reason in row.get("rejected", {}).values())
+    rejected = "".join(f"{len(row['rejected'])}: {reason}" for reason, _ in reasons.most_common(1))
+    result = "passes" if row["passed"] else row["problem"][:200]
+    found = [
+        row["name"],
+        row.get("class", ""),
+        counted(row.get("axes", {})),
+        counted(row.get("branches", {})),
+        f"{row['share']:.0f}" if "share" in row else "",
+        rejected,
+        ", ".join(row.get("unknown", {})),
+        result,
+    ]
+    return [re.sub(r"\s+", " ", cell).replace("|", "/").replace("<", "&lt;") for cell in found]
+
+
 if __name__ == "__main__":
     main(
         "coverage",
@@ -116,4 +163,5 @@ if __name__ == "__main__":
         ("--workers", {"type": int, "default": 2}),
         ("--export", {"action": argparse.BooleanOptionalAction, "default": True}),
         ("--out", {"type": Path, "default": None, "help": "all rows as JSON"}),
+        ("--docs", {"type": Path, "default": None, "help": "all rows as a page"}),
     )

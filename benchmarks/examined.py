@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,21 +142,30 @@ def tried(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy, expo
 
 
 class First(nn.Module):
-    """The first main output of a model, by keyword."""
+    """The first main output of a model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """One tensor."""
-        return main_outputs(self.model(**inputs))[0]
+
+def first_of(model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """`First` whose arguments have these names, as an exporter wants them."""
+    kinds = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+
+    def forward(self: First, *values: Tensor, **named: Tensor) -> Tensor:
+        given = dict(zip([kind.name for kind in kinds[1:]], values, strict=False))
+        return main_outputs(self.model(**given, **named))[0]
+
+    forward.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
+    made: nn.Module = type("First", (First,), {"forward": forward})(model)
+    return made
 
 
 def exported(small: nn.Module, inputs: Mapping[str, Tensor], folder: Path, outputs: list[Tensor]) -> float:
     """Deviation of the ONNX file in ONNX Runtime."""
     runtime = RUNTIMES["onnxruntime"]()
-    artifact = runtime.export(First(small), inputs, {}, folder)
+    artifact = runtime.export(first_of(small, inputs), inputs, {}, folder)
     found = runtime.open(artifact, 1)(arrays(inputs))
     return deviation([torch.from_numpy(np.array(found))], outputs[:1])
 

@@ -27,7 +27,7 @@ PACED = 24  # steps that are timed
 CHECKING, CHECKS = 0.1, 8  # share of a long training's seconds that its checks on validation take, and most of them
 JUDGED, JUDGED_AGAIN = 2, 3  # times a trial is judged on validation, and a long training, besides its checks
 HELD_OUT = 3  # passes over the holdout: the original, the small one, and in lower precision
-REAL, MADE = 0.2, 4  # share of the asked rows that are real where not all can be asked; made rows a real one at most
+MADE = 4  # made rows a real one at most
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def make_plan(case: Case, call: Call, spent: float, ship_seconds: float) -> Plan
     if left < LEAST_TRAINING:
         return nothing
     rows = case.task.size("train")
-    asked = LABELLING * left / a_row
-    label_rows = int(min(rows, max(REAL * asked, asked - MADE * rows)))
+    asked = LABELLING * (left - (2 * JUDGED + 2 * JUDGED_AGAIN) * a_check) / a_row
+    label_rows = int(min(rows, max(case.task.real_share * asked, asked - MADE * rows)))
     if label_rows < min(rows, BATCH):
         return nothing  # fewer answers than a batch teach nothing
     extra = int(min(MADE * rows, asked - label_rows))

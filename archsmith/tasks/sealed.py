@@ -10,6 +10,7 @@ class Sealed:
     """Three parts of data, one of which is sealed until the last measurement."""
 
     holdout_opened = False
+    real_share = 1.0
 
     def open_holdout(self) -> None:
         """Break the seal: from now on the holdout can be read. Once only, so that it decides nothing.

@@ -20,6 +20,7 @@ class Task(Protocol):
 
     name: str
     metric: str
+    real_share: float  # of the train rows that the original is asked for, where there are more than can be asked
 
     def size(self, part: Part) -> int:
         """Rows in a part."""
