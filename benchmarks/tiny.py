@@ -30,7 +30,8 @@ SMALL: tuple[tuple[str, Any], ...] = (
     (r"num_key_value_heads|num_kv_heads|swa_num_key_value_heads|n_kv_heads|num_key_value_groups", 2),
     (r"\w*attention_heads|num_heads|n_heads?|swa_num_attention_heads|resampler_n_heads", 4),
     (r"head_dim|d_kv|swa_head_dim|v_head_dim|qk_nope_head_dim|attention_head_size|kv_channels|dim_head|d_head", 8),
-    (r"qk_rope_head_dim|rotary_dim", 4),
+    (r"qk_rope_head_dim", 4),
+    (r"rotary_dim", 6),
     (r"kv_lora_rank|q_lora_rank", 12),
     (r"intermediate_size|\w*ffn_dim|n_inner|d_ff|mlp_dim|ffn_hidden_size|dim_feedforward", 48),
     (r"\w*feedforward_dim|\w*_intermediate_size|d_inner", 40),
@@ -74,8 +75,16 @@ LISTS: tuple[tuple[str, Any], ...] = (
     (r"conv_dim|tdnn_dim", lambda n: [24] * n),
     (r"layer_types|mlp_only_layers|attention_types|layers_block_type", None),
 )
+RESNET = {"embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1], "layer_type": "basic",
+          "out_features": ["stage2"]}  # fmt: skip
 # What no rule gives: a config's values by model type, on top of the tiny ones.
-TOLD: dict[str, dict[str, Any]] = {}
+TOLD: dict[str, dict[str, Any]] = {
+    "distilbert": {"dim": 32, "hidden_dim": 48},
+    "detr": {"use_timm_backbone": False, "backbone": None, "backbone_config": {"model_type": "resnet", **RESNET}},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2},
+    "mpnet": {"relative_attention_num_buckets": 32},  # its code counts on 32 whatever the config says
+}
 
 TASKS_FIRST = ("CausalLM", "Seq2SeqLM", "SpeechSeq2Seq", "ImageClassification", "MaskedLM", "SequenceClassification",
                "AudioClassification", "CTC", "VideoClassification", "SemanticSegmentation", "ObjectDetection",
@@ -89,14 +98,14 @@ def model_types() -> list[str]:
 
 def auto_models(model_type: str) -> list[str]:
     """The names of the classes that a type has, the likeliest to be deployed first."""
-    found: dict[str, str] = {}
+    order = {task: place for place, task in enumerate(TASKS_FIRST)} | {"AutoModel": 90}
+    found: dict[str, int] = {}
     for name, auto in vars(modeling_auto).items():
         mapping = getattr(auto, "_model_mapping", None) if re.fullmatch(r"AutoModel(For\w+)?", name) else None
         names = mapping._model_mapping.get(model_type, ()) if mapping is not None else ()
         for each in (names,) if isinstance(names, str) else names:
-            found.setdefault(each, name.removeprefix("AutoModelFor"))
-    order = {task: place for place, task in enumerate(TASKS_FIRST)}
-    return sorted(found, key=lambda each: (order.get(found[each], 90 if found[each] == "AutoModel" else 95), each))
+            found[each] = min(found.get(each, 99), order.get(name.removeprefix("AutoModelFor"), 95))
+    return sorted(found, key=lambda each: (found[each], each))
 
 
 def tiny_config(model_type: str) -> Any:

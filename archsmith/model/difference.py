@@ -50,6 +50,7 @@ def difference(base: type[nn.Module], config: Any, small: nn.Module) -> Record:
     record: Record = {"kept": _kept(full, small)}
     record["stubs"] = _stubs(full, small)
     record["shapes"] = _shapes(full, small)
+    record["buffers"] = _buffers(full, small)
     record["attributes"] = _attributes(full, small)
     return {key: value for key, value in record.items() if value}
 
@@ -75,7 +76,7 @@ def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
         if path == "" or any(path.startswith(f"{gone}.") for gone in stubs):
             continue
         new = small.get_submodule(path) if _has(small, path) else None
-        if type(new) is type(module):
+        if new is not None and _alike(type(new), type(module)):
             continue  # the root may be a subclass that only rebuilds, hence it is not compared
         if new is not None and type(new).__name__ not in STUBS:
             law = "a cut model may hold the original's modules and stubs only"
@@ -83,6 +84,11 @@ def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
         stubs[path] = None if new is None else type(new).__name__
     rebuild(full, {"stubs": stubs})
     return stubs
+
+
+def _alike(one: type, other: type) -> bool:
+    """Is it the same class, or one that torch makes anew for each parametrised module?"""
+    return one is other or (one.__bases__, one.__qualname__) == (other.__bases__, other.__qualname__)
 
 
 def _shapes(full: nn.Module, small: nn.Module) -> dict[str, list[int] | None]:
@@ -98,6 +104,17 @@ def _shapes(full: nn.Module, small: nn.Module) -> dict[str, list[int] | None]:
             if new_shape != (None if old is None else list(old.shape)):
                 shapes[f"{path}.{leaf}" if path else leaf] = new_shape
     return shapes
+
+
+def _buffers(full: nn.Module, small: nn.Module) -> dict[str, list[Any]]:
+    """[shape, dtype name] of the buffers in the file (running statistics) that have another shape."""
+    stored = small.state_dict().keys()
+    old = dict(full.named_buffers(remove_duplicate=False))
+    return {
+        name: [list(buffer.shape), str(buffer.dtype).removeprefix("torch.")]
+        for name, buffer in small.named_buffers(remove_duplicate=False)
+        if name in stored and name in old and old[name].shape != buffer.shape
+    }
 
 
 def _attributes(full: nn.Module, small: nn.Module) -> list[list[Any]]:

@@ -114,7 +114,7 @@ def at(index: int, dims: int) -> int:
 
 @rule("clone", "_to_copy", "detach", "alias", "contiguous", "copy_", "copy", "zeros_like", "ones_like", "full_like",
       "empty_like", "fill_", "native_dropout", "where", "masked_fill", "rand_like",
-      "randn_like", "tril", "triu", "zero_", "_prelu_kernel")  # fmt: skip
+      "randn_like", "tril", "triu", "zero_", "_prelu_kernel", "floor_divide", "floor_divide_")  # fmt: skip
 def broadcast(book: Book, call: Call) -> None:
     """Elementwise with NumPy's broadcasting: dimensions that meet are equal, size one stretches."""
     out = call.first

@@ -28,6 +28,15 @@ def product(book: Book, call: Call) -> None:
     book.contraction = Contraction(left, right, a[-1], b[-1])
 
 
+@rule("_grouped_mm", "grouped_mm_fallback")
+def grouped_product(book: Book, call: Call) -> None:
+    """Rows sorted by expert (rows, k) times (experts, k, m): each row is multiplied by its own expert's matrix."""
+    data, weight = call.arg(0), call.arg(1)
+    equate(book[data][-1], book[weight][1])
+    book[call.out] = [book[data][0], book[weight][2]]
+    book.contraction = Contraction(data, weight, book[weight][1], book[weight][2])
+
+
 @rule("linear")
 def linear(book: Book, call: Call) -> None:
     data, weight, bias = call.arg(0), call.arg(1), call.arg(2)
@@ -224,6 +233,28 @@ def index(book: Book, call: Call) -> None:
             if size(label) == size(middle[offset + j]):
                 equate(middle[offset + j], label)
     book[call.out] = [*labels[: used[0]], *middle, *labels[used[-1] + 1 :]]
+
+
+@rule("index_put_", "index_put")
+def index_put(book: Book, call: Call) -> None:
+    """What is written by number stays as it is; the other dimensions are those of the values too."""
+    tensor, chosen, values = call.arg(0), call.arg(1), call.arg(2)
+    labels = book[tensor]
+    used = [i for i, rows in enumerate(chosen) if rows is not None]
+    for i in used:
+        freeze(labels[i], "it is looked up by number")
+    for label, other in zip(labels[used[-1] + 1 :][::-1], book[values][::-1], strict=False):
+        if size(label) == size(other):
+            equate(label, other)
+    book[call.out] = labels
+
+
+@rule("histc", "bincount", "nonzero", "unique", "_unique2", "unique_consecutive", "nonzero_static")
+def counted(book: Book, call: Call) -> None:
+    """Numbers of things: what comes out has no width of what goes in."""
+    book.freeze(call.arg(0), f"{call.name.strip('_')} counts it")
+    for out in call.out if isinstance(call.out, tuple | list) else [call.out]:
+        book[out] = [fresh(n, f"{call.name.strip('_')} counts it") for n in out.shape]
 
 
 @rule("index_select")

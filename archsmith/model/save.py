@@ -109,16 +109,17 @@ def _write_and_compare(
     model without its local layers still holds theirs.
     """
     record = difference(base, config, model)
-    buffers: dict[str, Any] = {}
+    buffers: dict[str, Any] = record.get("buffers", {})
     for _ in range(2):  # the second time with the buffers that the constructor could not make
         _write(model, base, config, record | ({"buffers": buffers} if buffers else {}), folder)
         try:
             back = load_saved(folder)
         except BadInput as error:
             return str(error)
-        buffers = _wrong_buffers(model, back)
-        if not buffers:
+        wrong = _wrong_buffers(model, back)
+        if not wrong:
             break
+        buffers = {**buffers, **wrong}
     return _disagreement(model, back, example)
 
 
