@@ -81,6 +81,7 @@ RESNET = {"embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1], "lay
 TOLD: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 32, "hidden_dim": 48},
     "detr": {"use_timm_backbone": False, "backbone": None, "backbone_config": {"model_type": "resnet", **RESNET}},
+    "swin": {"depths": [1, 1], "num_heads": [2, 4], "embed_dim": 16, "image_size": 32, "patch_size": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2},
     "mpnet": {"relative_attention_num_buckets": 32},  # its code counts on 32 whatever the config says

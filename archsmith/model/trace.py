@@ -158,7 +158,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         for flow in data:
             before |= flow.before | 1 << flow.stream
             through |= flow.through
-        exits = data[0].exits if len({flow.exits for flow in data}) == 1 else frozenset()
+        exits = self._rescaled(call, data)
         use = self._use(call)
         if use is not None:
             through, exits = before, frozenset({use})
@@ -170,6 +170,18 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
             if isinstance(out, Tensor):
                 stream = data[0].stream if keeps_stream else len(self.flows) + 1
                 self.flows[id(out)] = _Flow(stream, before, through, exits, name, not data)
+
+    def _rescaled(self, call: Call, data: list[_Flow]) -> frozenset[Use]:
+        """The products that a result is a rescaled sum of: those of its one source, or of the one that is as wide as
+        it where the others weigh its rows or pick them."""
+        if len({flow.exits for flow in data}) == 1:
+            return data[0].exits
+        if call.name not in {"mul", "mul_", "index", "gather"}:
+            return frozenset()
+        width = call.first.shape[-1:]
+        wide = [self.flow(t) for t in call.tensors if t.is_floating_point() and t.shape[-1:] == width]
+        wide = [flow for flow in wide if not flow.constant]
+        return wide[0].exits if len(wide) == 1 and width and width[0] > 1 else frozenset()
 
     def _use(self, call: Call) -> Use | None:
         contraction = self.book.contraction
