@@ -7,6 +7,7 @@ import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ VOCABULARY, LENGTH, BATCH, IMAGE, PATCH, FRAMES, MELS, SAMPLES = 96, 11, 2, 32, 
 # A config value's name, as a regular expression -> its tiny value; the first that matches whole. Numbers differ, so
 # that widths do not match by luck.
 SMALL: tuple[tuple[str, Any], ...] = (
-    (r"\w*vocab_size|num_embeddings|\w*codebook_size", VOCABULARY),
+    (r"\w*vocab_size|num_embeddings", VOCABULARY),
+    (r"\w*codebook_size", 64),
     (r"type_vocab_size", 2),
     (r"hidden_size|d_model|n_embd|embed_dim|(text|encoder|out)_hidden_size|hidden_size_global", 32),
     (r"decoder_hidden_size|projector_hidden_size|fusion_hidden_size|word_embed_proj_dim|embedding_dim", 32),
@@ -73,19 +75,25 @@ LISTS: tuple[tuple[str, Any], ...] = (
     (r"num_heads|num_attention_heads|n_heads", lambda n: [4] * n),
     (r"hidden_sizes|embed_dims?|neck_hidden_sizes|encoder_hidden_sizes", lambda n: [16 + 8 * i for i in range(n)]),
     (r"conv_dim|tdnn_dim", lambda n: [24] * n),
-    (r"layer_types|mlp_only_layers|attention_types|layers_block_type", None),
+    (r"mlp_only_layers|attention_types", None),
 )
 RESNET = {"embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1], "layer_type": "basic",
           "out_features": ["stage2"]}  # fmt: skip
 # What no rule gives: a config's values by model type, on top of the tiny ones.
 TOLD: dict[str, dict[str, Any]] = {
+    "bit": {"num_groups": 4},
     "distilbert": {"dim": 32, "hidden_dim": 48},
     "detr": {"use_timm_backbone": False, "backbone": None, "backbone_config": {"model_type": "resnet", **RESNET}},
     "swin": {"depths": [1, 1], "num_heads": [2, 4], "embed_dim": 16, "image_size": 32, "patch_size": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2},
     "mpnet": {"relative_attention_num_buckets": 32},  # its code counts on 32 whatever the config says
+    "xmod": {"default_language": "en_XX"},
 }
+
+MOST = 30_000_000  # parameters of a tiny model, at most
+FLAVOURS = ("", "equal heads", "sections")  # what a class may ask for: a key head a head; rotary sections of its width
+VARIANTS = 5  # sets of inputs that are tried
 
 TASKS_FIRST = ("CausalLM", "Seq2SeqLM", "SpeechSeq2Seq", "ImageClassification", "MaskedLM", "SequenceClassification",
                "AudioClassification", "CTC", "VideoClassification", "SemanticSegmentation", "ObjectDetection",
@@ -109,13 +117,13 @@ def auto_models(model_type: str) -> list[str]:
     return sorted(found, key=lambda each: (found[each], each))
 
 
-def tiny_config(model_type: str) -> Any:
-    """A config of this type with small numbers."""
-    values = tiny_values(CONFIG_MAPPING[model_type]) | copy.deepcopy(TOLD.get(model_type, {}))
+def tiny_config(model_type: str, flavour: str = "") -> Any:
+    """A config of this type with small numbers, in one of `FLAVOURS`."""
+    values = tiny_values(CONFIG_MAPPING[model_type], flavour) | copy.deepcopy(TOLD.get(model_type, {}))
     return CONFIG_MAPPING[model_type](**values)
 
 
-def tiny_values(config_class: Any) -> dict[str, Any]:
+def tiny_values(config_class: Any, flavour: str = "") -> dict[str, Any]:
     """What to give a config's constructor: its declared numbers made small, its parts' too, special tokens at its
     vocabulary's beginning."""
     default = config_class()
@@ -125,7 +133,7 @@ def tiny_values(config_class: Any) -> dict[str, Any]:
         if name.startswith("_") or isinstance(value, bool):
             continue
         if isinstance(value, transformers.PreTrainedConfig):
-            values[name] = {**tiny_values(type(value)), "model_type": value.model_type}
+            values[name] = {**tiny_values(type(value), flavour), "model_type": value.model_type}
         elif re.fullmatch(r"\w+_(token_id|token_index|token_ids)", name) and value is not None:
             special += 1
             values[name] = special if isinstance(value, int) else [special]
@@ -135,9 +143,28 @@ def tiny_values(config_class: Any) -> dict[str, Any]:
         elif isinstance(value, list | tuple) and value and all(isinstance(x, int) for x in value):
             small = match(LISTS, name)
             values |= {} if small is None else {name: type(value)(small(len(value)))}
+    values |= kinds_of_layers(default, values)
+    rope = getattr(default, "rope_parameters", None)
+    if isinstance(rope, dict) and (flavour == "sections" or "mrope_section" in rope):
+        values["rope_parameters"] = {**rope, "mrope_section": [2, 1, 1]}
+    if flavour == "equal heads" and "num_key_value_heads" in values:
+        values["num_key_value_heads"] = 4
+    if "qk_rope_head_dim" in values and "head_dim" in values:
+        values["head_dim"] = values["qk_rope_head_dim"]
     if "pad_token_id" in values or getattr(default, "pad_token_id", 0) is not None:
         values["pad_token_id"] = 0
     return values
+
+
+def kinds_of_layers(default: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """As many layers as there are kinds of them, one of each kind, and two at least."""
+    lists = {n: getattr(default, n, None) for n in ("layer_types", "layers_block_type", "mlp_layer_types")}
+    lists = {n: kinds for n, kinds in lists.items() if isinstance(kinds, list) and kinds and isinstance(kinds[0], str)}
+    if not lists or "num_hidden_layers" not in values:
+        return {}
+    different = {name: list(dict.fromkeys(kinds)) for name, kinds in lists.items()}
+    count = max(2, *map(len, different.values()))
+    return {n: (kinds * count)[:count] for n, kinds in different.items()} | {"num_hidden_layers": count}
 
 
 def match(table: tuple[tuple[str, Any], ...], name: str) -> Any:
@@ -151,15 +178,15 @@ def build(model_type: str) -> tuple[nn.Module, dict[str, Tensor]]:
     Raises RuntimeError with what each class said.
     """
     said = []
-    for name in auto_models(model_type):
+    for flavour, name in product(FLAVOURS, auto_models(model_type)):
         torch.manual_seed(sum(model_type.encode()))
         try:
-            config = tiny_config(model_type)
+            config = tiny_config(model_type, flavour)
             model = getattr(transformers, name)(config).eval()
         except Exception as error:  # a config that tiny numbers do not fit
             said.append(f"{name} does not build: {type(error).__name__}: {str(error)[:200]}")
             continue
-        if sum(p.numel() for p in model.parameters()) > 4_000_000:
+        if sum(p.numel() for p in model.parameters()) > MOST:
             said.append(f"{name} is not tiny: {sum(p.numel() for p in model.parameters()):,} parameters")
             continue
         with torch.no_grad():
@@ -187,12 +214,12 @@ def tried_inputs(model: nn.Module, config: Any) -> Iterator[dict[str, Tensor]]:
         names |= dict.fromkeys(n for n in MAKERS if n in accepted)
     if getattr(config, "is_encoder_decoder", False):
         names |= dict.fromkeys(n for n in ("decoder_input_ids",) if n in accepted)
-    for variant in range(4):
-        made = {name: MAKERS[name](config, variant) for name in names if name in MAKERS}
-        if "input_ids" in made and "attention_mask" in accepted:
-            made["attention_mask"] = torch.ones_like(made["input_ids"])
-        if made:
-            yield made
+    for variant in range(VARIANTS):
+        given = {name: MAKERS[name](config, variant) for name in names if name in MAKERS}
+        if "input_ids" in given and "attention_mask" in accepted:
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
+        if given:
+            yield given
     if "input_ids" in accepted and main != "input_ids":
         ids = MAKERS["input_ids"](config, 0)
         yield (
@@ -221,6 +248,8 @@ def pixels(config: Any, variant: int) -> Tensor:
     """Images of the size that the config says, or usual ones."""
     size = find(config, "image_size", "img_size", default=64)
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    if variant == VARIANTS - 1:
+        return video(config, 0)
     if variant:
         height = width = (64, 128, 224)[variant - 1]
     channels = find(config, "num_channels", "in_channels", "in_chans", default=3)
@@ -238,7 +267,7 @@ def features(config: Any, variant: int) -> Tensor:
     """Spectrograms, mel bands last or first."""
     mels = find(config, "num_mel_bins", "feature_size", "mel_dim", "input_feat_per_channel", "input_dim", default=MELS)
     long = 2 * find(config, "max_source_positions", default=20)
-    return torch.randn(BATCH, *((mels, long), (long, mels), (40, mels), (mels, 64))[variant])
+    return torch.randn(BATCH, *((mels, long), (long, mels), (40, mels), (mels, 64), (64, mels))[variant])
 
 
 def waves(config: Any, variant: int) -> Tensor:

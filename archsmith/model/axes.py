@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from archsmith.model.anatomy import Axis, AxisKind, Place
-from archsmith.model.labels import Atom, Label, Mismatch, freeze, leaves, positions, resolve, root, units
+from archsmith.model.labels import Atom, Label, Mismatch, freeze, leaves, positions, resolve, root, size, units
 from archsmith.model.share import ancestors, common, is_entry, owner
 from archsmith.model.trace import Traced, Use
 
@@ -52,7 +52,7 @@ def _places(traced: Traced) -> dict[Atom, list[Place]]:
     """Every atom that runs through a parameter, with its places."""
     found: dict[Atom, list[Place]] = {}
     for name, labels in traced.parameters.items():
-        for dim, label in enumerate(labels):
+        for dim, label in enumerate(labels if all(map(size, labels)) else []):  # register tokens: there may be none
             for atom, unit in units(label).items():
                 if atom.frozen:
                     continue
