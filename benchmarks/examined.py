@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo import ZOO
 
 from archsmith.cost import RUNTIMES, arrays
-from archsmith.model import Anatomy, cut, examine, plan
+from archsmith.model import Anatomy, Axis, cut, examine, plan
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import load_saved
 from archsmith.model.running import deviation, like, main_outputs
@@ -94,8 +94,7 @@ def false_ones(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy)
     if deviation(after, before) > SAME:
         alone = {name: outputs_of(cut(model, plan(anatomy, {name: units})), fresh) for name, units in order.items()}
         return [name for name, outputs in alone.items() if deviation(outputs, before) > SAME] or ["all at once"]
-    kinds = {"heads", "kv_groups"}
-    keep = {n: range(max(1, axis.size // 2)) for n, axis in anatomy.axes.items() if axis.kind in kinds}
+    keep = {n: range(max(1, axis.size // 2)) for n, axis in anatomy.axes.items() if plain_heads(model, axis)}
     masked = copy.deepcopy(model)
     held = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
     with torch.no_grad():
@@ -104,6 +103,12 @@ def false_ones(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy)
                 held[place.parameter].movedim(place.dim, 0)[place.index[len(kept) :].ravel()] = 0
     apart = deviation(outputs_of(cut(model, plan(anatomy, keep)), inputs), outputs_of(masked, inputs))
     return [f"heads differ from the mask by {apart:.2g}"] if keep and apart > SAME else []
+
+
+def plain_heads(model: nn.Module, axis: Axis) -> bool:
+    """Are these heads without a norm across them? One would see the heads that a mask leaves at zero."""
+    scales = [p for p in axis.places if p.parameter.endswith("weight") and model.get_parameter(p.parameter).dim() == 1]
+    return axis.kind in {"heads", "kv_groups"} and not scales
 
 
 def tried(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy, export: bool) -> dict[str, Any]:

@@ -52,6 +52,18 @@ def fused_within_each_head(m, x):
     return x + m.o(attend(q, k, v))
 
 
+@zoo("heads 3", TOKENS, qkv=linear(12, 40), o=linear(24, 12))
+def one_key_picked_by_number(m, x):
+    all_heads = m.qkv(x).unflatten(-1, (-1, 8)).transpose(1, 2)
+    return x + m.o(attend(all_heads[:, :-2], all_heads[:, [-2]], all_heads[:, [-1]]))
+
+
+@zoo("ffn 16", (6, 12), up=weight(2, 12, 16), down=weight(2, 16, 12), ends=lambda: torch.tensor([2, 6]).int())
+def experts_in_one_product(m, x):
+    hidden = torch._grouped_mm(x, m.up, offs=m.ends).relu()
+    return x + torch._grouped_mm(hidden, m.down, offs=m.ends)
+
+
 @zoo("kv_groups 2 heads 3", TOKENS, q=linear(12, 48), k=linear(12, 16), v=linear(12, 16), o=linear(48, 12), n=lambda: 3)
 def grouped_queries(m, x):
     k, v = (heads(layer(x), 8)[:, :, None].expand(-1, -1, m.n, -1, -1).flatten(1, 2) for layer in (m.k, m.v))
@@ -159,14 +171,14 @@ def state_space(m, x):
     return m.d(torch.stack(out, 1))
 
 
-@zoo("width 6", TOKENS, r=linear(12, 3), up=weight(3, 12, 6), down=weight(3, 6, 12))
+@zoo("ffn 6", TOKENS, r=linear(12, 3), up=weight(3, 12, 6), down=weight(3, 6, 12))
 def experts_in_one_tensor(m, x):
     share = m.r(x).softmax(-1)
     each = torch.einsum("blef,efd->bled", torch.einsum("bld,edf->blef", x, m.up).relu(), m.down)
     return x + (each * share[..., None]).sum(2)
 
 
-@zoo("width 6 6 6", TOKENS, r=linear(12, 3), **{f"u{i}": linear(12, 6) for i in range(3)},
+@zoo("ffn 6 width 6 6", TOKENS, r=linear(12, 3), **{f"u{i}": linear(12, 6) for i in range(3)},
      **{f"d{i}": linear(6, 12) for i in range(3)})  # fmt: skip
 def experts_in_turn(m, x):
     share = m.r(x).softmax(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from archsmith.errors import BadInput
 from archsmith.model.anatomy import Anatomy, Axis, Branch
+from archsmith.model.modeling_archsmith import set_value
 from archsmith.model.remove import remove
 from archsmith.model.share import replace, skeleton, tensors, within
 from archsmith.model.stubs import Heads
@@ -165,7 +167,7 @@ def scale_integers(model: nn.Module, axis: Axis, kept: int) -> None:
     """Shrink the whole numbers baked into modules for this axis in proportion to what is kept."""
     for path, attribute in axis.integers:
         module = model.get_submodule(path)
-        setattr(module, attribute, getattr(module, attribute) * kept // axis.size)
+        set_value(module, attribute, attrgetter(attribute)(module) * kept // axis.size)
         if isinstance(module, nn.modules.conv._ConvNd):
             _count_channels(module, tuple(module.weight.shape))
 

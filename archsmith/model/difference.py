@@ -126,6 +126,9 @@ def _attributes(full: nn.Module, small: nn.Module) -> list[list[Any]]:
             stale = name in LAYER_COUNTS and name in old and old[name] < value  # the list itself says how many are left
             if not stale and (name not in old or old[name] != value or type(old[name]) is not type(value)):
                 changed.append([path, name, to_json(value)])
+        for name, value in getattr(getattr(module, "config", None), "archsmith_own", {}).items():
+            if getattr(full.get_submodule(path).config, name) != value:
+                changed.append([path, f"config.{name}", value])
     return changed
 
 
@@ -255,7 +258,10 @@ def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> se
         if shape is not None and name in old_shapes
         for pair in zip(old_shapes[name], shape, strict=False)
     ]
-    pairs += [(getattr(full.get_submodule(path), name, None), new) for path, name, new in record.get("attributes", [])]
+    for path, name, new in record.get("attributes", []):
+        module = full.get_submodule(path)
+        own = name.removeprefix("config.")
+        pairs.append((getattr(module if own == name else module.config, own, None), new))
     return {(old, new) for old, new in pairs if type(old) is int and type(new) is int and old != new}
 
 

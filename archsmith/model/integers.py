@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from archsmith.model.axes import Candidate
 from archsmith.model.cut import SHAPE_ATTRIBUTES, is_depthwise
@@ -40,17 +41,25 @@ def holders(model: nn.Module, candidate: Candidate) -> Integers:
             known = name in SHAPE_ATTRIBUTES or (convolution and (name != "groups" or is_depthwise(module)))
             if counts and not known and not _OTHER.search(name):
                 found.append((path, name))
+        config = vars(module).get("config")
+        if isinstance(config, PreTrainedConfig) and not isinstance(module, PreTrainedModel):
+            numbers = {name: value for name, value in vars(config).items() if type(value) is int and value > 1}
+            counting = [name for name, value in numbers.items() if value in candidate.multiples]
+            found += [(path, f"config.{name}") for name in counting if not _OTHER.search(name)]
     return tuple(found)
 
 
 def guesses(held: Integers, learned: list[frozenset[str]], sparing: bool) -> Iterator[Integers]:
     """Sets of numbers to try, likeliest first: what was right for a like axis, all, all but one, none, one, two.
 
+    Numbers of a module's config (`config.num_heads`) come after its own, and beside all of these.
     `sparing`: none comes first, for an axis so wide that numbers of other things lie around its places.
     """
-    names = sorted({name for _, name in held})
+    everything = frozenset(name for _, name in held)
+    names = sorted(name for name in everything if not name.startswith("config."))
     full = frozenset(names)
-    order = [frozenset(known & full) for known in learned] + ([frozenset()] if sparing else []) + [full]
+    order = [frozenset(known & everything) for known in learned] + ([frozenset()] if sparing else []) + [full]
+    order += [full | {name} for name in sorted(everything - full)] + [everything]
     order += [full - {name} for name in names] + [frozenset()] + [frozenset({name}) for name in names]
     order += [full - set(pair) for pair in combinations(names, 2)] + [frozenset(p) for p in combinations(names, 2)]
     for chosen in list(dict.fromkeys(order))[:MAX_TRIES]:

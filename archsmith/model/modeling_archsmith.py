@@ -10,6 +10,7 @@ parameters their new shapes and sets the integers that were baked into modules. 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,19 @@ def rebuild(model: nn.Module, record: Mapping[str, Any]) -> None:
     for path, name, value in record.get("attributes", []):
         if name.startswith("__"):
             raise ValueError(f"an attribute to set cannot be special; found {name!r} of {path!r}")
-        setattr(model.get_submodule(path), name, from_json(value))
+        set_value(model.get_submodule(path), name, from_json(value))
+
+
+def set_value(module: nn.Module, name: str, value: Any) -> None:
+    """Set a plain attribute; one of `config` ("config.num_heads") in a copy of it that this module alone reads."""
+    if not name.startswith("config."):
+        setattr(module, name, value)
+        return
+    leaf = name.removeprefix("config.")
+    own: Any = copy.copy(module.config)
+    own.archsmith_own = {**getattr(own, "archsmith_own", {}), leaf: value}
+    setattr(own, leaf, value)
+    module.config = own
 
 
 def keep_entries(model: nn.Module, path: str, indices: list[int]) -> None:

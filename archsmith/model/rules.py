@@ -86,6 +86,7 @@ class Call:
         return found
 
 
+CONSTANT = "meets constants made in the forward pass"
 Rule = Callable[[Book, Call], None]
 RULES: dict[str, Rule] = {}
 
@@ -142,7 +143,7 @@ def constant(book: Book, call: Call) -> None:
     if call.tensors and call.tensors[0] in book:
         book[call.first] = book[call.tensors[0]]
     else:
-        book[call.first] = [fresh(n, "meets constants made in the forward pass") for n in call.first.shape]
+        book[call.first] = [fresh(n, CONSTANT) for n in call.first.shape]
 
 
 @rule("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "empty_strided",

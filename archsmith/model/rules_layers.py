@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from archsmith.model.labels import Label, Mismatch, equate, freeze, fresh, regroup, segments, size
-from archsmith.model.rules import Book, Call, Contraction, at, rule
+from archsmith.model.rules import CONSTANT, Book, Call, Contraction, at, rule
 
 
 @rule("mm", "addmm", "bmm", "baddbmm", "matmul")
@@ -33,6 +33,8 @@ def grouped_product(book: Book, call: Call) -> None:
     """Rows sorted by expert (rows, k) times (experts, k, m): each row is multiplied by its own expert's matrix."""
     data, weight = call.arg(0), call.arg(1)
     equate(book[data][-1], book[weight][1])
+    freeze(book[data][0], "its rows are sorted by expert")
+    freeze(book[weight][0], "experts are picked by number")
     book[call.out] = [book[data][0], book[weight][2]]
     book.contraction = Contraction(data, weight, book[weight][1], book[weight][2])
 
@@ -223,7 +225,14 @@ def index(book: Book, call: Call) -> None:
     used = [i for i, rows in enumerate(chosen) if rows is not None]
     if used != list(range(used[0], used[-1] + 1)) or any(chosen[i].dtype.itemsize == 1 for i in used):
         raise Mismatch("indexing that is not by consecutive integer indices")
-    labels = book[tensor]
+    labels = list(book[tensor])
+    run = _run(book, chosen[used[0]], tensor.shape[used[0]]) if len(used) == 1 else None
+    if run is not None:
+        dim, (start, count) = used[0], run
+        pieces = [n for n in (start, count, tensor.shape[dim] - start - count) if n]
+        labels[dim] = segments(labels[dim], pieces)[1 if start else 0]
+        book[call.out] = labels
+        return
     for i in used:
         freeze(labels[i], "it is looked up by number")
     middle: list[Label] = [fresh(n) for n in call.out.shape[used[0] : call.out.dim() - len(labels) + used[-1] + 1]]
@@ -233,6 +242,14 @@ def index(book: Book, call: Call) -> None:
             if size(label) == size(middle[offset + j]):
                 equate(middle[offset + j], label)
     book[call.out] = [*labels[: used[0]], *middle, *labels[used[-1] + 1 :]]
+
+
+def _run(book: Book, rows: Tensor, total: int) -> tuple[int, int] | None:
+    """Where numbers written in the model's code pick neighbours, in order: the first of them and how many."""
+    if rows.dim() != 1 or not rows.numel() or any(atom.reason != CONSTANT for atom in book[rows][0]):
+        return None
+    picked = [row % total for row in rows.tolist()]
+    return (picked[0], len(picked)) if picked == list(range(picked[0], picked[0] + len(picked))) else None
 
 
 @rule("index_put_", "index_put")
@@ -246,6 +263,8 @@ def index_put(book: Book, call: Call) -> None:
     for label, other in zip(labels[used[-1] + 1 :][::-1], book[values][::-1], strict=False):
         if size(label) == size(other):
             equate(label, other)
+    for label in book[values][: values.dim() - len(labels) + used[-1] + 1]:
+        freeze(label, "it is written by number")
     book[call.out] = labels
 
 

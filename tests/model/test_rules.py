@@ -66,6 +66,14 @@ CASES = {
     "embedding": (lambda w: F.embedding(torch.tensor([[1, 2], [0, 2]]), w), [(4, 5)], 1),
     "bag": (lambda w: F.embedding_bag(torch.tensor([[1, 2], [0, 2]]), w)[0], [(4, 5)], 1),
     "index": (lambda a: a[:, torch.tensor([0, 2, 1])], [(3, 4)], 1),
+    "index of neighbours": (lambda a: a[:, [1, 2]] * a[:, [-1]], [(3, 4)], 2),
+    "index put": (lambda a, b: a.clone().index_put_((torch.tensor([0, 2]),), b), [(3, 4), (2, 4)], 1),
+    "grouped product": (
+        lambda a, w: torch._grouped_mm(a, w, offs=torch.tensor([2, 6], dtype=torch.int32)),
+        [(6, 4), (2, 4, 8)],
+        2,
+    ),
+    "histogram": (lambda a: torch.histc(a, 3), [(4,)], 0),
     "index select": (lambda a: a.index_select(1, torch.tensor([0, 2])), [(3, 4)], 1),
     "gather": (lambda a: a.gather(1, torch.tensor([[0, 1], [1, 2], [3, 0]])), [(3, 4)], 0),
     "pad": (lambda a: F.pad(a, (1, 2)), [(3, 4)], 1),
@@ -82,7 +90,7 @@ def test_permuting_a_free_atom_commutes_with_the_operator(case):
     function, shapes, expected = CASES[case]
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(shape, generator=generator, dtype=torch.float64).abs() for shape in shapes]
-    if case in {"ramp", "batch norm"}:
+    if case in {"ramp", "batch norm", "grouped product"}:
         tensors = [tensor.float() for tensor in tensors]
     mode = Trace({f"input{i}": tensor for i, tensor in enumerate(tensors)})
     with torch.no_grad(), mode:
