@@ -21,7 +21,7 @@ from archsmith.model.running import Inputs, deviation, like, main_outputs, run
 from archsmith.model.share import replace, skeleton, tensors
 from archsmith.model.trace import Traced, first_tensor
 
-DOUBLE_UP_TO = 64_000_000  # parameters: beyond that double precision costs too much memory and time
+DOUBLE_UP_TO = 8_000_000  # parameters: beyond that double precision costs too much memory and time
 Runs = list[list[Tensor]]
 
 

@@ -4,6 +4,7 @@ rejected with the reason."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from itertools import islice
@@ -23,6 +24,7 @@ from archsmith.model.trace import Traced, trace
 PERMUTED = 1e-2
 SLICED = 1e-3
 ROUNDING = {8: 1e-11, 4: 2e-6}  # bytes of a number -> deviation that rounding alone may make
+REFUSED = 2  # of axes alike
 ORDER = ("residual", "heads", "kv_groups", "ffn", "channels", "width")
 
 
@@ -69,7 +71,10 @@ def _permutation(bench: Bench, candidates: Sequence[Candidate], verdicts: Verdic
             else bench.permuted([axis], orders, place)
             for place, slope in zip(axis.places, mine, strict=True)
         ]
-    errors = _measured(bench, axes, orders, {name: max(effect) for name, effect in effects.items()})
+    strongest = {name: max(effect) for name, effect in effects.items()}
+    errors: dict[str, float] = {}
+    for group in alike(candidates):
+        errors |= _measured(bench, [candidate.axis for candidate in group], orders, strongest)
     passed: list[Candidate] = []
     for candidate in candidates:
         axis, error = candidate.axis, errors[candidate.axis.name]
@@ -103,17 +108,34 @@ def _unexercised(axis: Axis, effect: Sequence[float], floor: float) -> str:
     return next((place.parameter for place in axis.places if owner(place.parameter) not in seen), "")
 
 
+def alike(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Candidates whose names differ in list indices only, and not in size: what is true of one is likely of all."""
+    groups: dict[tuple[str, int], list[Candidate]] = {}
+    for candidate in candidates:
+        name = re.sub(r"(?<=\.)\d+(?=\.)", "*", candidate.axis.name)
+        groups.setdefault((name, candidate.axis.size), []).append(candidate)
+    return list(groups.values())
+
+
 def _measured(
     bench: Bench, axes: Sequence[Axis], orders: dict[str, np.ndarray], effects: dict[str, float]
 ) -> dict[str, float]:
-    """Deviation of each axis's permutation: all at once, then halves where that shows a change."""
-    if not axes:
-        return {}
-    try:
-        error = bench.permuted(axes, orders)
-    except Exception:  # whatever a model may raise on permuted weights, it is a no
-        error = float("inf")
-    if len(axes) == 1 or error <= min(_allowed(effects[axis.name]) for axis in axes):
+    """Deviation of the permutations of axes that are alike: all at once, and in halves where that shows a change.
+
+    Where the first and the last change the output, those between are taken to do so too.
+    """
+
+    def measure(some: Sequence[Axis]) -> tuple[bool, float]:
+        try:
+            error = bench.permuted(some, orders)
+        except Exception:  # whatever a model may raise on permuted weights, it is a no
+            error = float("inf")
+        return error <= min(_allowed(effects[axis.name]) for axis in some), error
+
+    unchanged, error = measure(axes)
+    if len(axes) == 1 or unchanged:
+        return {axis.name: error for axis in axes}
+    if len(axes) > 2 and not any(measure([axis])[0] for axis in (axes[0], axes[-1])):
         return {axis.name: error for axis in axes}
     middle = len(axes) // 2
     return {
@@ -155,8 +177,17 @@ class _Slices:
 
     def settle(self, group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
         """The candidates of one kind that can be cut, with their numbers found."""
+        return [candidate for same in alike(group) for candidate in self._settle(same, verdicts)]
+
+    def _settle(self, group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+        """The same of candidates that are alike: what was right for one is tried with all the rest at once, and after
+        `REFUSED` that cannot be cut the rest is taken to be no better."""
         settled: list[Candidate] = []
         for i, candidate in enumerate(group):
+            if i == REFUSED and not settled:
+                for other in group[i:]:
+                    verdicts.reject(other.axis.name, f"as {group[0].axis.name}, which is built alike")
+                return []
             found = self._with_integers(candidate, verdicts)
             if found is None:
                 continue
