@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from torch.utils._pytree import tree_map
 from archsmith.model.anatomy import Anatomy, Axis, Branch, Place
 from archsmith.model.cut import Plan, cut, kept_positions, put_positions
 from archsmith.model.reference import Reference
-from archsmith.model.running import Inputs, deviation, like, main_outputs, run
+from archsmith.model.running import Inputs, deviation, give_back_memory, like, main_outputs, run
 from archsmith.model.share import replace, skeleton, tensors
 from archsmith.model.trace import Traced, first_tensor
 
 DOUBLE_UP_TO = 8_000_000  # parameters: beyond that double precision costs too much memory and time
+ROWS = 4096  # of a table that are looked at in one go
 Runs = list[list[Tensor]]
 
 
@@ -32,8 +34,10 @@ class Bench:
         self.rng = rng
         self.inputs = [dict(inputs), like(inputs, rng)]
         self.model = skeleton(model).eval()
-        if sum(p.numel() for p in model.parameters()) <= DOUBLE_UP_TO:
+        self.large = sum(p.numel() for p in model.parameters()) > DOUBLE_UP_TO
+        if not self.large:
             self._double(model)
+        self.tidy()
         self.outputs = self.run(self.model)
 
     def _double(self, model: nn.Module) -> None:
@@ -67,6 +71,11 @@ class Bench:
         """The main outputs on each input."""
         return [run(model, given) for given in self.inputs]
 
+    def tidy(self) -> None:
+        """Before a changed copy is made, what the last one took is given back."""
+        if self.large:
+            give_back_memory()
+
     def differ(self, runs: Runs, reference: Runs) -> float:
         """The worst deviation over the inputs."""
         return max(deviation(one, other) for one, other in zip(runs, reference, strict=True))
@@ -74,16 +83,19 @@ class Bench:
     def permuted(self, axes: Sequence[Axis], orders: Mapping[str, np.ndarray], only: Place | None = None) -> float:
         """How far the outputs move when the units of these axes are permuted, at all places or at one only."""
         changed = [Axis(a.name, a.kind, a.size, (only,)) if only else a for a in axes]
+        self.tidy()
         model = skeleton(self.model)
         put_positions(model, kept_positions(draft(changed, orders), tensors(model)))
         return self.differ(self.run(model), self.outputs)
 
     def cut(self, axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> Runs:
         """The outputs of the model that is really cut."""
+        self.tidy()
         return self.run(cut(self.model, draft(axes, keep)))
 
     def masked(self, axes: Sequence[Axis], keep: Mapping[str, np.ndarray], norms: Traced, atoms: Sequence[Any]) -> Runs:
         """The outputs of the full model with the units that are not kept set to zero, and its norms blind to them."""
+        self.tidy()
         model = skeleton(self.model)
         replace(model, _zeroed(tensors(model), axes, keep))
         outputs: Runs = []
@@ -94,11 +106,13 @@ class Bench:
 
     def without(self, branches: Sequence[Branch]) -> Runs:
         """The outputs of the model with branches really taken out."""
+        self.tidy()
         anatomy = Anatomy({}, {branch.name: branch for branch in branches}, ())
         return self.run(cut(self.model, Plan(anatomy, {}, frozenset(anatomy.branches))))
 
     def silenced(self, branches: Sequence[Branch]) -> Runs:
         """The outputs of the full model with these branches' last products set to zero (their biases stay)."""
+        self.tidy()
         model = skeleton(self.model)
         old = tensors(model)
         exits = [model.get_submodule(branch.exit)._parameters["weight"] for branch in branches]
@@ -113,38 +127,46 @@ class Bench:
     def slopes(self, axes: Sequence[Axis], orders: Mapping[str, np.ndarray]) -> dict[tuple[str, int], float | None]:
         """(axis, place number) -> how far the outputs move, to first order, when only that place is permuted.
 
-        A random projection of the outputs is differentiated by every tensor at once, on each input. None where no
-        gradient arrives.
+        A random projection of the outputs is differentiated by every tensor at once, on each input; a gradient is used
+        when it arrives and given up. None where none arrives.
         """
-        # Buffers are left out: running statistics have no derivative, and torch refuses to be asked for one.
-        held = {n: t for n, t in self.model.named_parameters() if t.is_floating_point()}
-        found: dict[tuple[str, int], float | None] = {}
-        for number, given in enumerate(self.inputs):
-            slope = self._gradients(held, given, self.outputs[number])
-            for axis in axes:
-                for i, place in enumerate(axis.places):
-                    gradient = slope.get(place.parameter)
-                    if gradient is None:
-                        found.setdefault((axis.name, i), None)
-                        continue
-                    effect = _slope(held[place.parameter].detach(), gradient, place, orders[axis.name])
-                    found[axis.name, i] = max(found.get((axis.name, i)) or 0.0, effect)
+        places: dict[str, list[tuple[str, int, Place]]] = {}
+        for axis in axes:
+            for i, place in enumerate(axis.places):
+                places.setdefault(place.parameter, []).append((axis.name, i, place))
+        found: dict[tuple[str, int], float | None] = {(a, i): None for rows in places.values() for a, i, _ in rows}
+        for given, outputs in zip(self.inputs, self.outputs, strict=True):
+            felt: dict[tuple[str, int], float] = {}
+
+            def learn(name: str, leaf: Tensor, felt: dict[tuple[str, int], float] = felt) -> None:
+                gradient, leaf.grad = leaf.grad, None
+                if gradient is not None:
+                    for axis, i, place in places.get(name, []):
+                        felt[axis, i] = _slope(leaf.detach(), gradient, place, orders[axis])
+
+            if self._differentiate(given, outputs, learn):
+                found |= {key: max(found[key] or 0.0, effect) for key, effect in felt.items()}
         return found
 
-    def _gradients(self, held: Mapping[str, Tensor], given: Inputs, outputs: list[Tensor]) -> dict[str, Tensor | None]:
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in held.items()}
+    def _differentiate(self, given: Inputs, outputs: list[Tensor], learn: Callable[[str, Tensor], None]) -> bool:
+        """Hand `learn` every parameter when its gradient has arrived; whether the forward pass has one at all."""
+        self.tidy()
+        # Buffers are left out: running statistics have no derivative, and torch refuses to be asked for one.
+        held = {n: t.detach().requires_grad_() for n, t in self.model.named_parameters() if t.is_floating_point()}
+        for name, leaf in held.items():
+            leaf.register_post_accumulate_grad_hook(partial(learn, name))  # type: ignore[no-untyped-call]
         try:
             with torch.enable_grad():
-                out = main_outputs(torch.func.functional_call(self.model, leaves, (), dict(given)))
+                out = main_outputs(torch.func.functional_call(self.model, held, (), dict(given)))
                 total = torch.zeros((), dtype=out[0].dtype)
                 for tensor, reference in zip(out, outputs, strict=True):
                     scale = reference.abs().max().clamp_min(1e-30) * reference.numel() ** 0.5
                     weights = torch.from_numpy(self.rng.standard_normal(tuple(tensor.shape))).to(tensor)
                     total = total + (tensor * weights).sum() / scale
-                gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+                total.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, NotImplementedError):
-            return {}  # a forward pass that cannot be differentiated is measured place by place
-        return dict(zip(leaves, gradients, strict=True))
+            return False  # a forward pass that cannot be differentiated is measured place by place
+        return True
 
 
 def draft(axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> Plan:
@@ -160,12 +182,12 @@ def _alike(tensor: Tensor, place: Place) -> bool:
 
 def _slope(value: Tensor, gradient: Tensor, place: Place, order: np.ndarray) -> float:
     """The directional derivative along a permutation of the units at one place."""
-    if place.dim > 0:  # of a table only the rows that were looked up count
-        rows = gradient.flatten(1).abs().amax(1).nonzero()[:, 0]
-        value, gradient = value[rows], gradient[rows]
     positions = np.arange(value.shape[place.dim])
     positions[place.index] = place.index[order]
-    return abs(float((gradient * (value.index_select(place.dim, torch.from_numpy(positions)) - value)).sum()))
+    moved, gradient = torch.from_numpy(positions), gradient.to_dense()
+    rows = ROWS if place.dim > 0 else len(value)  # a table of many rows is not copied whole
+    pairs = zip(torch.split(value, max(1, rows)), torch.split(gradient, max(1, rows)), strict=True)
+    return abs(sum(float((g * (v.index_select(place.dim, moved) - v)).sum()) for v, g in pairs))
 
 
 def _zeroed(old: Mapping[str, Tensor], axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
