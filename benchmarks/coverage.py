@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from record import Record, main
 from zoo import ZOO
 
 SECONDS = 240  # of one row
-MUST_TYPES = 300
+MUST_TYPES, MUST_STREAMS = 300, 45
 # Much used families, each of which must pass.
 FAMILIES = (  # noqa: SIM905  (a list of sixty strings is sixty lines)
     "bert roberta distilbert albert electra deberta-v2 mpnet xlm-roberta modernbert camembert ernie layoutlm roformer "
@@ -47,7 +47,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
     """What can be changed in every model type of transformers, and in the zoo."""
     chosen = options.only or (PART if options.part else [])
     names = chosen or [*(f"zoo: {name}" for name in ZOO), *(options.types or tiny.model_types())]
-    rows = matrix(names, options.workers, options.export)
+    exported = {"none": set(), "families": set(FAMILIES), "all": set(names)}[options.export]
+    rows = matrix(names, options.workers, exported)
     types = [row for row in rows if not row["name"].startswith("zoo: ")]
     animals = [row for row in rows if row["name"].startswith("zoo: ")]
     if options.out:
@@ -65,19 +66,25 @@ def run(record: Record, options: argparse.Namespace) -> None:
     passed = [row["name"] for row in types if row["passed"]]
     missing = [name for name in FAMILIES if name in names and name not in passed]
     record.say("much used families that do not pass", missing, "", not missing)
+    families = {row["name"]: row.get("axes", {}) for row in types if row["name"] in FAMILIES}
+    lacking = {kind: [n for n, axes in families.items() if kind not in axes] for kind in ("heads", "ffn", "residual")}
+    record.say("of these without an axis of heads", lacking["heads"])
+    record.say("of these without an axis of a feed-forward width", lacking["ffn"])
+    whole = len(families) < len(FAMILIES) or len(families) - len(lacking["residual"]) >= MUST_STREAMS
+    record.say("of these with a residual width", len(families) - len(lacking["residual"]), f"of {len(families)}", whole)
     enough = len(passed) >= (len(types) if chosen else MUST_TYPES)
     record.say("model types certified end to end", len(passed), f"of {len(types)}", enough)
 
 
-def matrix(names: Sequence[str], workers: int, export: bool) -> list[dict[str, Any]]:
-    """A row each, in the order of the names."""
+def matrix(names: Sequence[str], workers: int, exported: Set[str]) -> list[dict[str, Any]]:
+    """A row each, in the order of the names; of these `exported` to ONNX too."""
     context = multiprocessing.get_context("fork")
     waiting, running, done = list(names), {}, {}
     while waiting or running:
         while waiting and len(running) < workers:
             name = waiting.pop(0)
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=work, args=(name, export, there), daemon=True)
+            process = context.Process(target=work, args=(name, name in exported, there), daemon=True)
             process.start()
             there.close()
             running[name] = (process, here, time.monotonic())
@@ -129,7 +136,8 @@ def page(rows: Sequence[Mapping[str, Any]], date: str, versions: str) -> str:
     head = (
         f"# Coverage\n\nMade on {date} by `benchmarks/coverage.py --docs` with {versions}. "
         "A row is a tiny model with random weights: examined, cut to a random half of every axis at once, run, saved, "
-        f"loaded and exported to ONNX; all must compute the same to {SAME} of the output's scale. "
+        f"loaded and, where it is of a much used family, exported to ONNX; all must compute the same to {SAME} of the "
+        "output's scale. "
         f"{len(done)} of {len(rows)} rows pass.\n\n"
         "*share*: percent of the parameters that lie in an axis or a branch. *rejected*: axes and branches that were "
         "proposed and refused, with the commonest reason. *unknown*: operators without a rule; what touches them stays "
@@ -147,7 +155,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
     reasons = Counter(re.sub(r"\d+", "N", reason)[:90] for reason in row.get("rejected", {}).values())
     rejected = "".join(f"{len(row['rejected'])}: {reason}" for reason, _ in reasons.most_common(1))
-    result = "passes" if row["passed"] else row["problem"][:200]
+    result = f"passes{', exported' if 'exported' in row else ''}" if row["passed"] else row["problem"][:200]
     found = [
         row["name"],
         row.get("class", ""),
@@ -169,7 +177,7 @@ if __name__ == "__main__":
         ("--types", {"nargs": "+", "default": None, "help": "these model types"}),
         ("--part", {"action": "store_true", "help": "the rows that run on every change"}),
         ("--workers", {"type": int, "default": 2}),
-        ("--export", {"action": argparse.BooleanOptionalAction, "default": True}),
+        ("--export", {"choices": ("none", "families", "all"), "default": "families", "help": "rows exported to ONNX"}),
         ("--out", {"type": Path, "default": None, "help": "all rows as JSON"}),
         ("--docs", {"type": Path, "default": None, "help": "all rows as a page"}),
     )
