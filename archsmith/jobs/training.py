@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from archsmith.study import run as run_study
 from archsmith.trial import Proposal, Strategy, Trial
 
 BEGIN = 0.4  # share of the dearest point's latency that is tried first
+WORTH_TWO = 120.0  # seconds of long training from which on a second architecture gets a share of them
 FREE = 4  # points that are repaired and judged where nothing is trained
 
 
@@ -148,18 +149,26 @@ def train(
     def after(drop: float) -> Point | None:
         return next_point(able, done, terrain.ms(architecture), drop, bound, terrain.ms({}))
 
+    once = Training("train", seconds, rate, plan)
+    if seconds < WORTH_TWO:  # nothing comes after it: the trial's, or a slower one where that should miss the bound
+        lost = trial.values["drop_points"] * shrink_of(plan)
+        point = after(lost) if lost > bound else None
+        return train_next(work, teacher, terrain, point, once) or train_one(work, teacher, terrain, architecture, once)
     if after(math.inf) is None and after(0.0) is None:  # nothing can follow
-        return train_one(work, teacher, terrain, architecture, Training("train", seconds, rate, plan))
+        return train_one(work, teacher, terrain, architecture, once)
     first = train_one(work, teacher, terrain, architecture, Training("train", FIRST * seconds, rate, plan))
-    second = train_next(work, teacher, terrain, after(first.served_drop), plan)
+    again = Training("train-again", (1 - FIRST) * seconds, rate, plan)
+    second = train_next(work, teacher, terrain, after(first.served_drop), again)
     return first if second is None else better(first, second, bound, slower_in_fp32(work, terrain))
 
 
-def train_next(work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, plan: Plan) -> Chosen | None:
-    """A second architecture, trained for the rest at the rate that its cut asks for; None where there is none or it
+def train_next(
+    work: Work, teacher: Teacher, terrain: Terrain, point: Point | None, training: Training
+) -> Chosen | None:
+    """Another architecture than the trials', trained at the rate that its cut asks for; None where there is none or it
     fails.
 
-    What fails is said: there is one already that can ship.
+    What fails is said: there is one already that can ship, or that can be trained instead.
     """
 
     def choose(folder: Path) -> JSON:
@@ -178,12 +187,12 @@ def train_next(work: Work, teacher: Teacher, terrain: Terrain, point: Point | No
     if chosen is None:
         return None
     architecture = Architecture.from_json(chosen["architecture"])
-    again = Training("train-again", (1 - FIRST) * plan.final_seconds, chosen["learning_rate"], plan)
     try:
-        return train_one(work, teacher, terrain, architecture, again)
+        return train_one(work, teacher, terrain, architecture, replace(training, rate=chosen["learning_rate"]))
     except BadInput:
         raise
     except ArchsmithError as error:
+        (work.run.path / f"{training.name}.checkpoint").unlink(missing_ok=True)  # another architecture's
         work.progress.say(f"the next architecture cannot be trained: {error}")
         return None
 

@@ -67,6 +67,24 @@ def test_a_run_trains_and_ships_a_smaller_network(done: Path) -> None:
     assert "<svg" in (done / "ladder.svg").read_text() and (done / "report.html").stat().st_size > 100_000
 
 
+def test_with_less_than_two_minutes_of_long_training_one_network_gets_it(done: Path) -> None:
+    stages = {path.stem for path in (done / "stages").iterdir()}
+    assert "train" in stages and "train-again" not in stages
+
+
+def test_with_more_a_second_network_is_chosen_by_what_the_first_lost(
+    kind_bert: Path, texts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archsmith.jobs.training.WORTH_TWO", 0.0)
+    with contextlib.suppress(BudgetNotReachable):
+        run(kind_bert, texts, tmp_path / "run", minutes=1.5)
+    begun = json.loads((tmp_path / "run" / "stages" / "next.json").read_text())["result"]
+    trained = tmp_path / "run" / "stages" / "train-again.json"
+    assert begun is None or trained.exists()
+    first = json.loads((tmp_path / "run" / "stages" / "train.json").read_text())["result"]
+    assert begun is None or begun["architecture"] != first["architecture"]
+
+
 def test_what_ships_loads_with_transformers_alone(done: Path) -> None:
     code = (
         "import sys; sys.modules['archsmith'] = None\n"
