@@ -25,6 +25,7 @@ PERMUTED = 1e-2
 SLICED = 1e-3
 ROUNDING = {8: 1e-11, 4: 2e-6}  # bytes of a number -> deviation that rounding alone may make
 REFUSED = 2  # of axes alike
+OTHERS = 12  # sets of whole numbers that are tried where an axis does not go together with others
 ORDER = ("residual", "heads", "kv_groups", "ffn", "channels", "width")
 
 
@@ -242,12 +243,24 @@ class _Slices:
                 kept += group
                 continue
             for candidate in group:
-                equal, error, wrong = self.error([*kept, candidate])
-                if equal:
-                    kept.append(candidate)
-                else:
-                    verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
+                found = self._beside(kept, candidate, verdicts)
+                kept += [found] if found is not None else []
         return kept
+
+    def _beside(self, kept: Sequence[Candidate], candidate: Candidate, verdicts: Verdicts) -> Candidate | None:
+        """The candidate as it can be cut together with those kept: with other whole numbers if need be, since one that
+        was taken for its own may be another axis's (two groups of two heads each)."""
+        equal, error, wrong = self.error([*kept, candidate])
+        if equal:
+            return candidate
+        known = self.learned.setdefault(candidate.axis.kind, [])
+        for integers in sorted(islice(self._guesses(candidate), MAX_TRIES), key=len)[:OTHERS]:
+            other = _with(candidate, integers)
+            if other.axis.integers != candidate.axis.integers and self.error([*kept, other])[0]:
+                known.insert(0, frozenset(name for _, name in integers))
+                return other
+        verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
+        return None
 
 
 def hold_on(

@@ -59,7 +59,9 @@ def guesses(held: Integers, learned: list[frozenset[str]], sparing: bool) -> Ite
     names = sorted(name for name in everything if not name.startswith("config."))
     full = frozenset(names)
     order = [frozenset(known & everything) for known in learned] + ([frozenset()] if sparing else []) + [full]
-    order += [full | {name} for name in sorted(everything - full)] + [everything]
+    configs = sorted(everything - full)
+    order += [full | {name} for name in configs] + [everything]
+    order += [(full - {name}) | {beside} for name in names for beside in configs]
     order += [full - {name} for name in names] + [frozenset()] + [frozenset({name}) for name in names]
     order += [full - set(pair) for pair in combinations(names, 2)] + [frozenset(p) for p in combinations(names, 2)]
     for chosen in list(dict.fromkeys(order))[:MAX_TRIES]:
