@@ -107,8 +107,10 @@ def false_ones(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy)
 
 def plain_heads(model: nn.Module, axis: Axis) -> bool:
     """Are these heads without a norm across them? One would see the heads that a mask leaves at zero."""
-    scales = [p for p in axis.places if p.parameter.endswith("weight") and model.get_parameter(p.parameter).dim() == 1]
-    return axis.kind in {"heads", "kv_groups"} and not scales
+    if axis.kind not in {"heads", "kv_groups"}:
+        return False
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return not any(p.parameter.endswith("weight") and held[p.parameter].dim() == 1 for p in axis.places)
 
 
 def tried(model: nn.Module, inputs: Mapping[str, Tensor], anatomy: Anatomy, export: bool) -> dict[str, Any]:

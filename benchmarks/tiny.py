@@ -158,7 +158,7 @@ def tiny_values(config_class: Any, flavour: str = "") -> dict[str, Any]:
 
 def kinds_of_layers(default: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """As many layers as there are kinds of them, one of each kind, and two at least."""
-    lists = {n: getattr(default, n, None) for n in ("layer_types", "layers_block_type", "mlp_layer_types")}
+    lists = {n: vars(default).get(n) for n in ("layer_types", "layers_block_type", "mlp_layer_types")}
     lists = {n: kinds for n, kinds in lists.items() if isinstance(kinds, list) and kinds and isinstance(kinds[0], str)}
     if not lists or "num_hidden_layers" not in values:
         return {}
