@@ -76,7 +76,7 @@ def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
         if path == "" or any(path.startswith(f"{gone}.") for gone in stubs):
             continue
         new = small.get_submodule(path) if _has(small, path) else None
-        if new is not None and _alike(type(new), type(module)):
+        if new is not None and _same_class(type(new), type(module)):
             continue  # the root may be a subclass that only rebuilds, hence it is not compared
         if new is not None and type(new).__name__ not in STUBS:
             law = "a cut model may hold the original's modules and stubs only"
@@ -86,7 +86,7 @@ def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
     return stubs
 
 
-def _alike(one: type, other: type) -> bool:
+def _same_class(one: type, other: type) -> bool:
     """Is it the same class, or one that torch makes anew for each parametrised module?"""
     return one is other or (one.__bases__, one.__qualname__) == (other.__bases__, other.__qualname__)
 

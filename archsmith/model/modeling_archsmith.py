@@ -50,7 +50,7 @@ def rebuild(model: nn.Module, record: Mapping[str, Any]) -> None:
         owner, leaf = owner_of(model, name)
         owner.register_buffer(leaf, torch.zeros(shape, dtype=getattr(torch, dtype_name)), persistent=True)
     for path, name, value in record.get("attributes", []):
-        if name.startswith("__"):
+        if name.removeprefix("config.").startswith("__"):
             raise ValueError(f"an attribute to set cannot be special; found {name!r} of {path!r}")
         set_value(model.get_submodule(path), name, from_json(value))
 
