@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archsmith.model import Anatomy
+from archsmith.model.relay import Given, handed_on, relayed, run_until
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
@@ -109,25 +110,48 @@ def repair(
     batches: Sequence[Mapping[str, Tensor]],
     kept: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
+    layers: Sequence[nn.Module] = (),
 ) -> list[float]:
-    """Refit the small model's exits in place; returns the share of squared error that is left at each.
+    """Refit the small model's exits in place, in the order in which they run; returns the share of squared error that
+    is left at each.
 
     Args:
         original, small: wrapped modules `(**inputs) -> Tensor`.
-        exits: (exit of the original, exit of the small), in the order of the network.
+        exits: (exit of the original, exit of the small).
         batches: calibration inputs; where they have `attention_mask`, padding is left out.
         kept: positions (R,) of the original's residual stream that the small model kept, all unless given.
+        layers: of the small model; those behind which no exit is refitted any more are not run again.
     """
-    names = [str(number) for number in range(len(exits))]
-    goal = _originals(original, {name: pair[0] for name, pair in zip(names, exits, strict=True)}, batches, kept)
+    pairs = {str(number): pair for number, pair in enumerate(exits)}
+    goal = _originals(original, {name: pair[0] for name, pair in pairs.items()}, batches, kept)
+    done = _Done(small, batches, layers)
     left = []
-    for number, name in enumerate(names):
-        exit_ = exits[number][1]
-        if isinstance(exit_, nn.Linear) and name in goal:
-            left.append(_refit(small, exit_, batches, goal[name]))
+    for number, (name, total_TR) in enumerate(goal.items()):
+        exit_ = pairs[name][1]
+        if isinstance(exit_, nn.Linear):
+            done.advance(exit_)
+            left.append(_refit(small, exit_, batches, done.given, total_TR))
         if progress:
             progress(number + 1)
     return left
+
+
+class _Done:
+    """What the layers before the present exit give, on each batch: `given`."""
+
+    def __init__(self, small: nn.Module, batches: Sequence[Mapping[str, Tensor]], layers: Sequence[nn.Module]) -> None:
+        self.small, self.batches = small, batches
+        self.layers = relayed(small, batches[0], layers) if layers and batches else []
+        self.given = [Given() for _ in batches]
+
+    def advance(self, exit_: nn.Module) -> None:
+        """Run on until the layer that holds this exit is about to run."""
+        layer = next((each for each in self.layers if exit_ in set(each.modules())), None)
+        if layer is None:
+            return
+        for given, inputs in zip(self.given, self.batches, strict=True):
+            with handed_on(given):
+                given |= run_until(self.small, inputs, [each for each in self.layers if each not in given], layer)
 
 
 def _originals(
@@ -142,15 +166,24 @@ def _originals(
     return {name: torch.cat(found) for name, found in parts.items()}
 
 
-def _refit(small: nn.Module, exit_: nn.Linear, batches: Sequence[Mapping[str, Tensor]], total_TR: Tensor) -> float:
-    """Ridge regression pulled towards the present weights; returns the share of squared error left."""
+def _refit(
+    small: nn.Module,
+    exit_: nn.Linear,
+    batches: Sequence[Mapping[str, Tensor]],
+    done: Sequence[Given],
+    total_TR: Tensor,
+) -> float:
+    """Ridge regression pulled towards the present weights; returns the share of squared error left.
+
+    `done`: for each batch what layers give that need not run."""
     width = exit_.in_features
     gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
     cross = torch.zeros(width + 1, exit_.out_features, dtype=torch.float64)
     before, begin = 0.0, 0
     samples: list[tuple[Tensor, Tensor]] = []
-    for inputs in batches:
-        seen = watch(small, inputs, {"it": exit_}, last="it").get("it")
+    for inputs, given in zip(batches, done, strict=True):
+        with handed_on(given):
+            seen = watch(small, inputs, {"it": exit_}, last="it").get("it")
         if seen is None:
             return 1.0
         x_TK = _tokens(seen.x, inputs).float()

@@ -103,3 +103,32 @@ def pattern(name: str) -> str:
     'encoder.layer.*.ffn'
     """
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def moved(anatomy: Anatomy, architecture: Mapping[str, Value], path: str) -> str | None:
+    """Where a module of the original is in the small one, whose lists have lost the skipped layers; None if gone.
+
+    A skipped layer `a.layer.1` makes `a.layer.2.x` of the original `a.layer.1.x` of the small module.
+    """
+    branches = [anatomy.branches[name] for name in skipped(anatomy, architecture) if name in anatomy.branches]
+    gone = {branch.module for branch in branches if branch.kind == "layer"}
+    removed = {place for branch in branches for place in (branch.module, branch.exit, branch.feeder) if place}
+    parts = path.split(".")
+    places = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]  # the modules around it, and itself
+    if removed.intersection(places):
+        return None
+    owners = ["", *places]
+    return ".".join(
+        str(int(part) - sum(1 for other in gone if _before(other, owners[at], int(part)))) if part.isdigit() else part
+        for at, part in enumerate(parts)
+    )
+
+
+def _before(layer: str, owner: str, number: int) -> bool:
+    """Is a layer an entry of this list before a number?"""
+    return layer.rpartition(".")[0] == owner and int(layer.rpartition(".")[2]) < number
+
+
+def layer_paths(anatomy: Anatomy) -> list[str]:
+    """Paths of the layers, in the order of the network."""
+    return [branch.module for branch in anatomy.branches.values() if branch.kind == "layer"]

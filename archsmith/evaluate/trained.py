@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from archsmith.compress.distil import Hidden, distil, distil_hidden
 from archsmith.compress.repair import exit_paths, repair
-from archsmith.evaluate.blocks import skipped
+from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy, realise
 from archsmith.space import Value
 from archsmith.tasks.answer import answers, calling
@@ -70,7 +70,10 @@ def repaired(teacher: Teacher, architecture: Architecture) -> nn.Module:
     if teacher.calibration:
         kept = kept_stream(teacher.anatomy, architecture)
         exits = _exits(teacher, small, architecture)
-        repair(task.wrap(teacher.model).eval(), task.wrap(small).eval(), exits, teacher.calibration, kept)
+        news = [moved(teacher.anatomy, architecture, path) for path in layer_paths(teacher.anatomy)]
+        layers = [small.get_submodule(path) for path in news if path is not None]
+        whole, wrapped = task.wrap(teacher.model).eval(), task.wrap(small).eval()
+        repair(whole, wrapped, exits, teacher.calibration, kept, layers=layers)
     return small
 
 
@@ -209,30 +212,6 @@ def kept_stream(anatomy: Anatomy, architecture: Architecture) -> Tensor | None:
     return None
 
 
-def moved(anatomy: Anatomy, architecture: Architecture, path: str) -> str | None:
-    """Where a module of the original is in the small one, whose lists have lost the skipped layers; None if gone.
-
-    A skipped layer `a.layer.1` makes `a.layer.2.x` of the original `a.layer.1.x` of the small module.
-    """
-    branches = [anatomy.branches[name] for name in skipped(anatomy, architecture) if name in anatomy.branches]
-    gone = {branch.module for branch in branches if branch.kind == "layer"}
-    removed = {place for branch in branches for place in (branch.module, branch.exit, branch.feeder) if place}
-    parts = path.split(".")
-    places = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]  # the modules around it, and itself
-    if removed.intersection(places):
-        return None
-    owners = ["", *places]
-    return ".".join(
-        str(int(part) - sum(1 for other in gone if _before(other, owners[at], int(part)))) if part.isdigit() else part
-        for at, part in enumerate(parts)
-    )
-
-
-def _before(layer: str, owner: str, number: int) -> bool:
-    """Is a layer an entry of this list before a number?"""
-    return layer.rpartition(".")[0] == owner and int(layer.rpartition(".")[2]) < number
-
-
 def _exits(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[nn.Module, nn.Module]]:
     pairs = []
     for path in exit_paths(teacher.model, teacher.anatomy):
@@ -240,11 +219,6 @@ def _exits(teacher: Teacher, small: nn.Module, architecture: Architecture) -> li
         if new is not None:
             pairs.append((teacher.model.get_submodule(path), small.get_submodule(new)))
     return pairs
-
-
-def layer_paths(anatomy: Anatomy) -> list[str]:
-    """Paths of the layers, in the order of the network."""
-    return [branch.module for branch in anatomy.branches.values() if branch.kind == "layer"]
 
 
 def _layer_pairs(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[str, nn.Module]]:

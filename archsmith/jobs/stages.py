@@ -171,7 +171,8 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
         short = case.request.minutes < SHORT
         rows = drawn_rows(case, 5, (SCORED[0] // 2, SCORED[1] // 2) if short else SCORED)
         probes = 2 if short else 4
-        found = score_blocks(build, case.task, space, rows, probes=probes, progress=work.counting("blocks"))
+        tell = work.counting("blocks")
+        found = score_blocks(build, case.task, space, rows, probes=probes, anatomy=anatomy, progress=tell)
         return {name: [[value, score] for value, score in row.items()] for name, row in found.items()}
 
     scores = {name: dict(map(tuple, row)) for name, row in work.stage("blocks", score).items()}

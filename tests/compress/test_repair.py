@@ -124,6 +124,26 @@ def test_repair_brings_a_narrower_stream_nearer_to_the_kept_units(known: Callabl
 
 
 @pytest.mark.parametrize("family", EXITS)
+def test_layers_behind_are_not_run_again_and_change_nothing(known: Callable[[str], Known], family: str) -> None:
+    case = known(family)
+    architecture = case.cut(0.5, ("ffn", "heads", "kv_groups"))
+    states, runs = [], []
+    for told in (False, True):
+        small = case.small(architecture)
+        layers = [small.get_submodule(LAYER[family].format(number)) for number in range(3)]
+        ran: list[nn.Module] = []
+        first = layers[0].get_submodule(EXITS[family][0])
+        first.register_forward_hook(lambda module, args, out, ran=ran: ran.append(module))
+        pairs = [(case.model.get_submodule(path), small.get_submodule(path)) for path in case.exits]
+        repair(case.model, small, pairs, case.batches[:2], layers=layers if told else ())
+        states.append(small.state_dict())
+        runs.append(len(ran))
+        assert not any("forward" in vars(module) for module in small.modules())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert runs == [2 * 6, 1 + 2 * 3], "once to see the order, then for each of its two exits and once to hand on"
+
+
+@pytest.mark.parametrize("family", EXITS)
 def test_a_whole_network_keeps_its_bits(known: Callable[[str], Known], family: str) -> None:
     case = known(family)
     small = case.small({})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.evaluate.scores import score_blocks
-from archsmith.model import examine, realise, reorder
+from archsmith.model import derive_space, examine, realise, reorder
 from archsmith.space import Choice, Space, Value
 
 torch.set_num_threads(1)
@@ -115,3 +115,23 @@ def test_a_real_network_scores_fall_with_width(task: Any, tiny: Callable[..., An
         scores = list(found[name].values())
         assert tuple(found[name]) == choice.values
         assert scores[0] == 0.0 and scores == sorted(scores) and scores[-1] > 0
+
+
+def test_what_lies_before_a_change_is_run_once(task: Any, tiny: Callable[..., Any]) -> None:
+    model, inputs = tiny("bert")
+    anatomy = examine(model, inputs, np.random.default_rng(0))
+    whole = reorder(model, anatomy, {})
+    space = derive_space(anatomy)
+    ran: list[int] = []
+
+    def build(architecture: Mapping[str, Value]) -> nn.Module:
+        small = realise(whole, anatomy, architecture)
+        layer = small.get_submodule("bert.encoder.layer.0.output.dense")
+        layer.register_forward_hook(lambda module, args, out: ran.append(1))
+        return task.wrap(small).eval()
+
+    plain = score_blocks(build, task, space, ROWS[:8], probes=2)
+    slow = len(ran)
+    ran.clear()
+    assert score_blocks(build, task, space, ROWS[:8], probes=2, anatomy=anatomy) == plain
+    assert len(ran) < 0.6 * slow

@@ -1,0 +1,92 @@
+"""Passes that begin in the middle: layers that have been run hand on what they gave, without being run again.
+
+What a pass costs after a change in one layer is then that layer and those behind it; where the pass also ends in it,
+the layer alone, however many others there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from archsmith.model.running import Inputs
+
+
+class Given(dict[nn.Module, Any]):
+    """What modules gave in one pass, in the order in which they ended."""
+
+
+class _Reached(Exception):
+    """The module that a pass was to end at is about to run."""
+
+
+@contextmanager
+def handed_on(given: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """Within, each of these modules gives a copy of what is said here and does not run."""
+    own = {module: vars(module).get("forward") for module in given}
+    for module, out in given.items():
+        module.__dict__["forward"] = _giver(out)
+    try:
+        yield
+    finally:
+        for module, before in own.items():
+            del module.__dict__["forward"]
+            if before is not None:
+                module.__dict__["forward"] = before
+
+
+def run_until(model: nn.Module, inputs: Inputs, layers: Iterable[nn.Module], stop: nn.Module | None = None) -> Given:
+    """What each of these layers gives in a pass without gradient, which ends where `stop` is about to run."""
+    found = Given()
+
+    def note(module: nn.Module, args: Any, out: Any) -> None:
+        found[module] = _copied(out)
+
+    def reach(module: nn.Module, args: Any) -> None:
+        raise _Reached
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    hooks += [stop.register_forward_pre_hook(reach)] if stop is not None else []
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _Reached:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def relayed(model: nn.Module, inputs: Inputs, layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those of these layers that run once in a pass and hold no other, in the order in which they run."""
+    asked = list(layers)
+    ran: Counter[nn.Module] = Counter()
+
+    def count(module: nn.Module, args: Any) -> None:
+        ran[module] += 1
+
+    hooks = [layer.register_forward_pre_hook(count) for layer in asked]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outer = {layer for layer in asked if any(other is not layer and other in set(layer.modules()) for other in asked)}
+    return [layer for layer, times in ran.items() if times == 1 and layer not in outer]
+
+
+def _giver(out: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: _copied(out)
+
+
+def _copied(value: Any) -> Any:
+    """Tensors anew: whoever is given one may write into it."""
+    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, value)
