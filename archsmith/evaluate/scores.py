@@ -115,7 +115,7 @@ def _distance(
     apart = []
     for inputs, goal, given in zip(batches, wanted, before, strict=True):
         with torch.no_grad(), handed_on(given):
-            apart.append(float(task.divergence(module(**inputs), goal)))
+            apart.append(float(task.apart(module(**inputs), goal)))
     return float(np.average(apart, weights=[len(goal) for goal in wanted]))
 
 

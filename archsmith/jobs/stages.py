@@ -36,6 +36,8 @@ from archsmith.tasks.answer import load_array, save_array
 
 # Most rows of calibration data, and most tokens of them, that ranking, scoring and repair look at.
 RANKED, SCORED, REPAIRED = (192, 2600), (96, 1300), (512, 7000)
+REPAIR_SECONDS = 15.0  # of the original's passes over what repair looks at, at most
+SCORING = 0.2  # share of the minutes that scoring blocks may take
 LARGER = 1.03  # of a file: its graph, norms and scales do not shrink with the weights
 SHORT = 8  # minutes below which blocks are timed and scored with fewer probes
 NEAR_LIMIT = 0.97  # predictions this share of a bound are taken as within it
@@ -144,7 +146,8 @@ def sort_units(work: Work, anatomy: Anatomy) -> Teacher:
         return order_units(rank_units(case.model, anatomy, case.task, case.rng(2), rows))
 
     order = work.stage("rank", rank)
-    rows = sorted(drawn_rows(case, 3, REPAIRED), key=lambda row: int(case.task.lengths("train")[row]))
+    most = within_time(work, REPAIRED, REPAIR_SECONDS)
+    rows = sorted(drawn_rows(case, 3, most), key=lambda row: int(case.task.lengths("train")[row]))
     calibration = [case.task.inputs("train", rows[begin : begin + 32]) for begin in range(0, len(rows), 32)]
     answered = np.array(load_array(work.run.folder("original") / "answered.npy"))
     return Teacher(reorder(case.model, anatomy, order), anatomy, case.task, calibration=calibration, answered=answered)
@@ -169,14 +172,27 @@ def survey(work: Work, teacher: Teacher, measured: Sequence[Variant]) -> Terrain
 
     def score(folder: Path) -> JSON:
         short = case.request.minutes < SHORT
-        rows = drawn_rows(case, 5, (SCORED[0] // 2, SCORED[1] // 2) if short else SCORED)
         probes = 2 if short else 4
+        # A score begins in the middle of a pass, on the mean.
+        passes = sum(min(probes, len(choice.values) - 1) for choice in space.choices.values()) / 2
+        most = (SCORED[0] // 2, SCORED[1] // 2) if short else SCORED
+        seconds = SCORING * case.request.minutes * 60 / max(1.0, passes)
+        rows = drawn_rows(case, 5, within_time(work, most, seconds))
         tell = work.counting("blocks")
         found = score_blocks(build, case.task, space, rows, probes=probes, anatomy=anatomy, progress=tell)
         return {name: [[value, score] for value, score in row.items()] for name, row in found.items()}
 
     scores = {name: dict(map(tuple, row)) for name, row in work.stage("blocks", score).items()}
     return Terrain(anatomy, space, scores, latency)
+
+
+def within_time(work: Work, most: tuple[int, int], seconds: float) -> tuple[int, int]:
+    """`most` rows and tokens, or fewer tokens, so that the original in PyTorch answers them in these seconds."""
+    request = work.case.request
+    sizes = {"batch": request.batch, "length": request.length}
+    open_dims = {label for dims in work.case.task.dynamic().values() for label in dims.values()}
+    tokens = float(np.prod([sizes[label] for label in open_dims]))
+    return most[0], min(most[1], int(seconds * tokens / (setting_ms(work, "pytorch", "fp32") / 1e3)))
 
 
 def drawn_rows(case: Case, place: int, most: tuple[int, int]) -> list[int]:

@@ -19,7 +19,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop, learning_rate, repaired
 from archsmith.jobs.case import Case
 from archsmith.jobs.choice import FIRST, Chosen, best_trial, better, bound_of, next_point, shrink_of
-from archsmith.jobs.plan import BATCH, Pace, Plan, costs_of, measure_pace
+from archsmith.jobs.plan import Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, streams_of, widest_of
 from archsmith.jobs.serving import answered_in
 from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed, setting_ms
@@ -89,7 +89,7 @@ class Timed:
         costs = costs_of(self.case, self.teacher, proposal.architecture)
         effort = Effort()
         if self.pace is not None:
-            effort = Effort(steps=self.pace.steps(self.plan.trial_seconds, costs.macs), batch=BATCH)
+            effort = Effort(steps=self.pace.steps(self.plan.trial_seconds, costs.macs), batch=self.plan.batch)
         found = Trained(self.teacher, effort, self.case.request.seed, self.terrain.ms)(proposal, rng)
         return {**found, "macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes}
 
@@ -102,7 +102,7 @@ def find_pace(work: Work, teacher: Teacher, points: Sequence[Point], plan: Plan)
     def measure(folder: Path) -> JSON:
         by_ms = sorted(points, key=lambda p: p.ms)
         ends: list[dict[str, Value]] = [dict(by_ms[0].architecture), dict(by_ms[len(by_ms) // 2].architecture)]
-        found = measure_pace(work.case, teacher, ends)  # type: ignore[arg-type]
+        found = measure_pace(work.case, teacher, ends, plan.batch)  # type: ignore[arg-type]
         return {"fixed": found.fixed, "per_mac": found.per_mac}
 
     return Pace(**work.stage("pace", measure))
@@ -221,7 +221,8 @@ def train_one(work: Work, teacher: Teacher, terrain: Terrain, architecture: Arch
         effort = Effort()
         if pace is not None:
             steps = pace.steps(training.seconds, costs_of(case, teacher, architecture).macs)
-            effort = Effort(steps=steps, batch=BATCH, learning_rate=training.rate, checks=training.plan.checks)
+            plan = training.plan
+            effort = Effort(steps=steps, batch=plan.batch, learning_rate=training.rate, checks=plan.checks)
         with cpu_time() as spent:
             small, fitted = develop(
                 teacher, architecture, effort, case.request.seed, checkpoint=checkpoint, progress=tell

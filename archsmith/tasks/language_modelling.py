@@ -28,7 +28,7 @@ from archsmith.tasks.split import SplitReport, split_alike
 from archsmith.tasks.task import Part
 
 PASSAGE = 8000  # characters of a plain text that stay in one part
-MOST: Mapping[Part, int] = {"validation": 128, "holdout": 512}  # windows that are judged
+MOST: Mapping[Part, int] = {"validation": 64, "holdout": 256}  # windows that are judged
 PLAIN = (".txt", ".md", ".text")
 LEAST = -1e4  # log probability of a token for which a model gives no number
 
@@ -39,6 +39,7 @@ class LanguageModelling(Sealed):
 
     name = "language-modelling"
     metric = "perplexity"
+    self_taught = True  # its divergence moves with the probability of the right tokens alone
 
     def __init__(
         self,
@@ -119,6 +120,11 @@ class LanguageModelling(Sealed):
     def divergence(self, outputs: Tensor, original: Tensor) -> Tensor:
         """How much less probable than the original's the right tokens are, in nats; below 0 where more."""
         return (original - outputs).mean()
+
+    def apart(self, outputs: Tensor, original: Tensor) -> Tensor:
+        """Half the mean square of how far the right tokens' log probabilities have moved: for small moves the
+        Kullback-Leibler divergence, told from few tokens (Schulman 2020, "Approximating KL divergence", k2)."""
+        return 0.5 * (original - outputs).square().mean()
 
     def judge(self, outputs: np.ndarray, part: Part) -> np.ndarray:
         """Log probabilities (windows, length - 1) -> (windows,) their means. Rows that `extended` added count too."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
+from torch import Tensor
+
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.task import Part
 
@@ -11,6 +15,7 @@ class Sealed:
 
     holdout_opened = False
     real_share = 1.0
+    self_taught = False
 
     def open_holdout(self) -> None:
         """Break the seal: from now on the holdout can be read. Once only, so that it decides nothing.
@@ -24,3 +29,11 @@ class Sealed:
     def _check_seal(self, part: Part) -> None:
         if part == "holdout" and not self.holdout_opened:
             raise ArchsmithError("the holdout is sealed until the last measurement; call open_holdout() first")
+
+    @abstractmethod
+    def divergence(self, outputs: Tensor, original: Tensor) -> Tensor:
+        """As a task has it."""
+
+    def apart(self, outputs: Tensor, original: Tensor) -> Tensor:
+        """The divergence, where that is never below 0."""
+        return self.divergence(outputs, original)

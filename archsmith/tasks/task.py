@@ -21,6 +21,7 @@ class Task(Protocol):
     name: str
     metric: str
     real_share: float  # of the train rows that the original is asked for, where there are more than can be asked
+    self_taught: bool  # whether the data alone teach, so that the original need not be asked
 
     def size(self, part: Part) -> int:
         """Rows in a part."""
@@ -51,6 +52,10 @@ class Task(Protocol):
 
         Kullback-Leibler for classifiers, similarity structure for embeddings.
         """
+        ...
+
+    def apart(self, outputs: Tensor, original: Tensor) -> Tensor:
+        """How far wrapped outputs are from the original's, better or worse: 0 where equal, else above."""
         ...
 
     def judge(self, outputs: np.ndarray, part: Part) -> np.ndarray:

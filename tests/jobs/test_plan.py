@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.jobs.plan import (
+    BATCH,
     CHECKING,
     CHECKS,
     HELD_OUT,
     JUDGED,
     JUDGED_AGAIN,
+    LEAST_BATCH,
     LEAST_TRAINING,
     MADE,
     MOST_TRIALS,
@@ -45,8 +47,8 @@ class Rows:
 
     real_share = 0.2
 
-    def __init__(self, rows: int, others: int) -> None:
-        self.rows, self.others = rows, others
+    def __init__(self, rows: int, others: int, self_taught: bool) -> None:
+        self.rows, self.others, self.self_taught = rows, others, self_taught
 
     def size(self, part: str) -> int:
         return self.rows if part == "train" else self.others
@@ -62,11 +64,17 @@ class Rows:
 
 
 def plan(
-    minutes: float, rows: int, seconds: float = 2e-5, spent: float = 0.0, ship: float = 0.0, others: int = 10
+    minutes: float,
+    rows: int,
+    seconds: float = 2e-5,
+    spent: float = 0.0,
+    ship: float = 0.0,
+    others: int = 10,
+    self_taught: bool = False,
 ) -> Plan:
     case: Any = SimpleNamespace(
         request=SimpleNamespace(minutes=minutes),
-        task=Rows(rows, others),
+        task=Rows(rows, others, self_taught),
         rng=lambda *place: np.random.default_rng(place),
     )
     return make_plan(case, calling(Slow(seconds)), spent, ship)
@@ -115,7 +123,7 @@ def test_a_network_too_slow_to_label_a_batch_is_not_trained(monkeypatch: pytest.
     monkeypatch.setattr("archsmith.jobs.plan._label_seconds", lambda case, teacher: 10.0)
     assert plan(0.5, 100) == Plan(0, 0, 0, 0.0, 0.0, 0)
     few = plan(5.0, 1, others=0)
-    assert few == Plan(1, MADE, 2, TRYING * 250 / 2, (1 - TRYING) * 250, CHECKS)
+    assert few == Plan(1, MADE, 2, TRYING * 250 / 2, (1 - TRYING) * 250, CHECKS, LEAST_BATCH)
 
 
 @pytest.mark.parametrize(("others", "checks"), [(100, CHECKS), (1_000, 4), (4_000, 0)])
@@ -133,3 +141,17 @@ def test_judging_is_within_the_minutes(others: int, checks: int) -> None:
 
 def test_a_validation_part_too_large_to_judge_a_training_on_leaves_no_training() -> None:
     assert plan(2.0, 64, seconds=1e-3, others=20_000) == Plan(0, 0, 0, 0.0, 0.0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "batch"), [(1e-4, BATCH), (0.05, 32), (0.3, LEAST_BATCH), (9.0, LEAST_BATCH)])
+def test_a_step_of_a_slow_network_has_fewer_rows(monkeypatch: pytest.MonkeyPatch, seconds: float, batch: int) -> None:
+    monkeypatch.setattr("archsmith.jobs.plan._label_seconds", lambda case, teacher: seconds)
+    assert plan(600.0, 1000, others=0).batch == batch
+
+
+def test_what_teaches_itself_asks_nothing_of_the_original() -> None:
+    """1 ms a row: 20,000 answers would take a third of the minute."""
+    found = plan(1.0, 20_000, seconds=1e-3, self_taught=True)
+    assert (found.label_rows, found.extra_rows) == (20_000, MADE * 20_000)
+    assert found.trials * found.trial_seconds + found.final_seconds > 0.9 * 60
+    assert plan(1.0, 20_000, seconds=1e-3).final_seconds < 0.85 * found.final_seconds

@@ -51,7 +51,7 @@ def plain(tmp_path: Path) -> Path:
 def test_a_task_of_text_is_a_task(plain, tokenizer):
     task: Task = build(plain, tokenizer, length=16)
     assert {name for name in vars(Task) if not name.startswith("_")} <= set(dir(task))
-    assert task.size("validation") == 128 and task.size("train") > 1000
+    assert task.size("validation") == 64 and task.size("train") > 1000
     inputs = task.inputs("train", [0, 3])
     assert list(inputs) == list(task.dynamic()) and inputs["input_ids"].shape == (2, 16)
     assert inputs["attention_mask"].all() and set(task.lengths("train").tolist()) == {16}
@@ -100,6 +100,8 @@ def test_quality_is_the_mean_probability_that_the_model_gives(plain, tokenizer):
     assert task.quality(judged) == pytest.approx(100 * np.exp(outputs[0].mean().item()), rel=1e-5)
     assert task.drop(judged - 0.1, judged) == pytest.approx(task.quality(judged) * (1 - np.exp(-0.1)), rel=1e-4)
     assert float(task.divergence(outputs, outputs)) == 0 and float(task.divergence(outputs - 1, outputs)) == 1
+    worse, better = (float(task.apart(outputs + shift, outputs)) for shift in (-0.2, 0.2))
+    assert worse == pytest.approx(better) == pytest.approx(0.02, rel=1e-3) and float(task.apart(outputs, outputs)) == 0
     broken = everything.copy()
     broken[0, 0] = np.nan
     assert task.quality(task.judge(broken, "validation")) < task.quality(judged)
