@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from archsmith.cost.agreement import agree, arrays, resize
 from archsmith.cost.count import Costs, count, file_bytes, weight_bytes
+from archsmith.cost.decode import decode_times, decodes
 from archsmith.cost.measure import Ratio, pinned, ratio, sample_times, summarise, time_sessions
 from archsmith.cost.onnxruntime import OnnxRuntime
 from archsmith.cost.openvino import OpenVINO
@@ -36,6 +37,8 @@ __all__ = [
     "agree",
     "arrays",
     "count",
+    "decode_times",
+    "decodes",
     "file_bytes",
     "fit_latency",
     "pinned",

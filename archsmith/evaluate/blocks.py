@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from archsmith.model.anatomy import Anatomy, Axis
 from archsmith.model.share import within
@@ -92,8 +93,16 @@ def skipped(anatomy: Anatomy, architecture: Mapping[str, Value]) -> frozenset[st
 def group_of(anatomy: Anatomy, axis: Axis) -> str:
     """The group of an axis; where one pattern holds several sizes (the stages of a network) the size is part of it."""
     name = pattern(axis.name)
-    sizes = {other.size for other in anatomy.axes.values() if pattern(other.name) == name}
-    return f"{name}[{axis.size}]" if len(sizes) > 1 else name
+    return f"{name}[{axis.size}]" if len(_sizes(anatomy)[name]) > 1 else name
+
+
+@lru_cache(maxsize=16)  # asked for each of thousands of architectures
+def _sizes(anatomy: Anatomy) -> dict[str, set[int]]:
+    """Pattern -> the sizes of its axes."""
+    found: dict[str, set[int]] = {}
+    for axis in anatomy.axes.values():
+        found.setdefault(pattern(axis.name), set()).add(axis.size)
+    return found
 
 
 def pattern(name: str) -> str:

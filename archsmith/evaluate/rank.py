@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.model import Anatomy, Axis
+from archsmith.model.wide import computed_wide
 from archsmith.tasks.task import Task
 
 BATCH = 8  # gradients are squared a batch at a time: small batches, sharper ranks
@@ -31,26 +32,31 @@ def rank_units(
     drawn = rng.permutation(task.size("train"))[:rows]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     importance = {name: np.zeros(axis.size) for name, axis in anatomy.axes.items()}
-    parameters = dict(model.named_parameters())
-    places = _places(anatomy, parameters)
-    wanted = {id(parameters[name]) for axis_places in places.values() for name, _, _ in axis_places}
+    places = _places(anatomy, dict(model.named_parameters()))
     asked = {p: p.requires_grad for p in model.parameters()}
-    if not wanted:
+    if not places:
         return importance
+
+    def feel(parameter: Tensor) -> None:
+        """A gradient is used when it arrives: all of them together would take as much memory as the model."""
+        for name, dim, index in places[parameter]:
+            importance[name] += _felt(parameter, dim, index)
+        parameter.grad = None
+
     for p in asked:
-        p.requires_grad_(id(p) in wanted)
+        p.requires_grad_(p in places)
+    hooks = [p.register_post_accumulate_grad_hook(feel) for p in places]  # type: ignore[no-untyped-call]
     wrapped = task.wrap(model).eval()
     try:
         for begin in range(0, len(drawn), BATCH):
-            outputs: Tensor = wrapped(**task.inputs("train", [int(row) for row in drawn[begin : begin + BATCH]]))
-            scale = outputs.detach().std() + 1e-6
-            noisy = outputs.detach() + scale * torch.randn(outputs.shape, generator=generator)
-            model.zero_grad(set_to_none=True)
-            task.divergence(outputs, noisy).backward()  # type: ignore[no-untyped-call]
-            for name, axis_places in places.items():
-                for parameter, dim, index in axis_places:
-                    importance[name] += _felt(parameters[parameter], dim, index)
+            with computed_wide(model):
+                outputs: Tensor = wrapped(**task.inputs("train", [int(row) for row in drawn[begin : begin + BATCH]]))
+                scale = outputs.detach().std() + 1e-6
+                noisy = outputs.detach() + scale * torch.randn(outputs.shape, generator=generator)
+                task.divergence(outputs, noisy).backward()  # type: ignore[no-untyped-call]
     finally:
+        for hook in hooks:
+            hook.remove()
         model.zero_grad(set_to_none=True)
         for p, before in asked.items():
             p.requires_grad_(before)
@@ -64,13 +70,16 @@ def order_units(importance: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     return {name: [int(unit) for unit in np.argsort(-scores, kind="stable")] for name, scores in importance.items()}
 
 
-def _places(anatomy: Anatomy, parameters: Mapping[str, nn.Parameter]) -> dict[str, list[tuple[str, int, Tensor]]]:
-    """The places whose gradient speaks for a unit: those that read it (dimension 1 of a matrix), or norms, else all."""
-    found = {}
+def _places(anatomy: Anatomy, parameters: Mapping[str, nn.Parameter]) -> dict[Tensor, list[tuple[str, int, Tensor]]]:
+    """Parameter -> (axis, dimension, positions) where its gradient speaks for the units: those places that read them
+    (dimension 1 of a matrix), or norms, else all."""
+    found: dict[Tensor, list[tuple[str, int, Tensor]]] = {}
     for name, axis in anatomy.axes.items():
         held = [place for place in axis.places if place.parameter in parameters]
         reading = [place for place in held if _reads(axis, parameters[place.parameter], place.dim)]
-        found[name] = [(place.parameter, place.dim, torch.from_numpy(place.index)) for place in reading or held]
+        for place in reading or held:
+            row = (name, place.dim, torch.from_numpy(place.index))
+            found.setdefault(parameters[place.parameter], []).append(row)
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from archsmith.cost import decode_times, decodes, pinned
 from archsmith.errors import BadInput
 from archsmith.evaluate.trained import Teacher
 from archsmith.jobs.case import Case
@@ -33,6 +34,8 @@ from archsmith.report.result import Holdout, Variant
 from archsmith.space import JSON, Architecture
 from archsmith.tasks import paired_interval
 from archsmith.tasks.answer import load_array
+
+DECODE_SECONDS = 20.0  # of timing what a language model generates
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +129,12 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         originals = variants(case, whole_wrapped, wholes, times, {}, "validation")
         paths = {each.name: each.artifact.path.relative_to(work.run.path).as_posix() for each in (*wholes, *smalls)}
         paths |= {each.name: "model" for each in smalls if each.artifact.runtime == "pytorch"}
+        decode = decode_ms(case, {"original": case.model, "smaller": small})
         originals = [
             replace(v, quality=qualities[v.name], path=paths[v.name] if v.runtime != "pytorch" else None)
-            for v in originals
+            for v in decoding(originals, decode.get("original"))
         ]
-        found = variants(case, small_wrapped, smalls, times, judged, "validation")
+        found = decoding(variants(case, small_wrapped, smalls, times, judged, "validation"), decode.get("smaller"))
         found = [replace(v, path=paths[v.name], architecture=dict(shipped.architecture)) for v in found]
         uncut = case.task.judge(load_array(work.run.folder("original") / "answered.npy"), "validation")
         drops = {name: case.task.drop(records, uncut) for name, records in judged.items()}
@@ -156,6 +160,21 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
         holdout=from_plain(Holdout, record["holdout"], "stage final") if record["holdout"] else None,
         predicted_ms=record["ms"],
     )
+
+
+def decode_ms(case: Case, models: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Milliseconds of each further token that language models generate with their cache; empty for other models."""
+    if case.task.name != "language-modelling" or not all(decodes(model) for model in models.values()):
+        return {}
+    prompt = case.task.example(1, case.request.length)["input_ids"]
+    with pinned(case.request.threads):
+        times = decode_times(models, prompt, case.rng(13), DECODE_SECONDS)
+    return {name: float(np.median(ms)) for name, ms in times.items()}
+
+
+def decoding(found: Sequence[Variant], ms: float | None) -> list[Variant]:
+    """Variants of which that of PyTorch in fp32 takes so long for a further token."""
+    return [replace(v, decode_ms=ms) if (v.runtime, v.precision) == ("pytorch", "fp32") else v for v in found]
 
 
 def best_of(case: Case, found: Sequence[Variant], whole: Variant, drops: Mapping[str, float]) -> Variant:

@@ -6,7 +6,7 @@ Every deviation is the largest difference of the outputs over their largest magn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from archsmith.model.reference import Reference
 from archsmith.model.running import Inputs, deviation, give_back_memory, like, main_outputs, run
 from archsmith.model.share import replace, skeleton, tensors
 from archsmith.model.trace import Traced, first_tensor
+from archsmith.model.wide import computed_wide
 
 DOUBLE_UP_TO = 8_000_000  # parameters: beyond that double precision costs too much memory and time
 ROWS = 4096  # of a table that are looked at in one go
@@ -100,7 +101,7 @@ class Bench:
         replace(model, _zeroed(tensors(model), axes, keep))
         outputs: Runs = []
         for given in self.inputs:
-            with torch.no_grad(), Reference(norms, dict(zip(atoms, keep.values(), strict=True))):
+            with torch.no_grad(), computed_wide(model), Reference(norms, dict(zip(atoms, keep.values(), strict=True))):
                 outputs.append(main_outputs(model(**given)))
         return outputs
 
@@ -119,9 +120,11 @@ class Bench:
         replace(model, {n: torch.zeros_like(t) for n, t in old.items() if any(t is weight for weight in exits)})
         return self.run(model)
 
-    def bypassed(self, branch: Branch) -> Runs:
-        """The outputs of the full model where a layer's result is replaced by its input."""
-        with _hooked(self.model.get_submodule(branch.module), _give_back):
+    def bypassed(self, layers: Sequence[Branch]) -> Runs:
+        """The outputs of the full model where the results of these layers are replaced by their inputs."""
+        with ExitStack() as stack:
+            for layer in layers:
+                stack.enter_context(_hooked(self.model.get_submodule(layer.module), _give_back))
             return self.run(self.model)
 
     def slopes(self, axes: Sequence[Axis], orders: Mapping[str, np.ndarray]) -> dict[tuple[str, int], float | None]:
@@ -156,7 +159,7 @@ class Bench:
         for name, leaf in held.items():
             leaf.register_post_accumulate_grad_hook(partial(learn, name))  # type: ignore[no-untyped-call]
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), computed_wide(self.model):
                 out = main_outputs(torch.func.functional_call(self.model, held, (), dict(given)))
                 total = torch.zeros((), dtype=out[0].dtype)
                 for tensor, reference in zip(out, outputs, strict=True):

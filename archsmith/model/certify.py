@@ -296,8 +296,19 @@ def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdict
             passed += group
         else:
             passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]
-    passed += [branch for branch in branches if branch.kind == "layer" and _skipped(bench, [branch], verdicts)]
+    layers = [branch for branch in branches if branch.kind == "layer"]
+    for same in _alternate(layers):
+        together = len(same) > 1 and _skipped(bench, same, verdicts)
+        passed += same if together else [branch for branch in same if _skipped(bench, [branch], verdicts)]
     return [branch for branch in branches if branch in passed]
+
+
+def _alternate(layers: Sequence[Branch]) -> list[list[Branch]]:
+    """Every second layer of each list, and the others: skipped together they leave neighbours that have moved up."""
+    lists: dict[str, list[Branch]] = {}
+    for layer in layers:
+        lists.setdefault(owner(layer.module), []).append(layer)
+    return [row[begin::2] for row in lists.values() for begin in (0, 1) if row[begin::2]]
 
 
 def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
@@ -305,7 +316,7 @@ def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
     layer = group[0].kind == "layer"
     try:
         real = bench.without(group)
-        reference = bench.bypassed(group[0]) if layer else bench.silenced(group)
+        reference = bench.bypassed(group) if layer else bench.silenced(group)
     except Exception as failure:
         for branch in group:
             verdicts.reject(branch.name, f"the model without it fails: {type(failure).__name__}: {str(failure)[:160]}")

@@ -19,7 +19,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from archsmith.errors import BadInput
-from archsmith.model.pretrained import FORMS, example_inputs, pretrained, pretrained_tokenizer, quiet, read_json
+from archsmith.model.pretrained import (
+    FORMS,
+    example_inputs,
+    is_large,
+    pretrained,
+    pretrained_tokenizer,
+    quiet,
+    read_json,
+)
 from archsmith.model.sentence import Pooling, read_pooling
 
 Kind = Literal["transformers", "sentence", "module"]
@@ -68,7 +76,7 @@ def load(source: str, *, allow_code: bool = False, task: str | None = None) -> L
         model = pretrained(folder, config, allow_code, task)
         tokenizer = pretrained_tokenizer(folder, model.config, allow_code)
     pooling = read_pooling(folder) if task in (None, "sentence-embedding") else None
-    model = model.float().eval()
+    model = (model if is_large(folder) else model.float()).eval()
     return Loaded(
         model,
         tokenizer,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from archsmith.errors import BadInput
 from archsmith.model.modeling_archsmith import Smaller
 
+LARGE = 1_500_000_000  # bytes of weights from which on they are computed with in fp32, but not held in it
 FORMS = "a model is a directory, a hub id, or package.module:factory"
 AUTO_CLASS = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -58,7 +59,7 @@ def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool,
         model, report = kind.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype="auto" if is_large(folder) else torch.float32,
             use_safetensors=safe,
             weights_only=True,
             output_loading_info=True,
@@ -72,6 +73,11 @@ def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool,
     _refuse_untrained(model, report, folder)
     assert isinstance(model, nn.Module)
     return model
+
+
+def is_large(folder: Path) -> bool:
+    """Whether the weights stay in the precision of their files, since in fp32 they might not fit."""
+    return sum(path.stat().st_size for ending in ("*.safetensors", "*.bin") for path in folder.glob(ending)) > LARGE
 
 
 def _check_weights(folder: Path) -> bool:

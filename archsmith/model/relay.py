@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from archsmith.model.running import Inputs
+from archsmith.model.wide import computed_wide
 
 
 class Given(dict[nn.Module, Any]):
@@ -54,7 +55,7 @@ def run_until(model: nn.Module, inputs: Inputs, layers: Iterable[nn.Module], sto
     hooks = [layer.register_forward_hook(note) for layer in layers]
     hooks += [stop.register_forward_pre_hook(reach)] if stop is not None else []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), computed_wide(model):
             model(**inputs)
     except _Reached:
         pass
@@ -74,7 +75,7 @@ def relayed(model: nn.Module, inputs: Inputs, layers: Iterable[nn.Module]) -> li
 
     hooks = [layer.register_forward_pre_hook(count) for layer in asked]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), computed_wide(model):
             model(**inputs)
     finally:
         for hook in hooks:

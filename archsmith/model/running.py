@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from archsmith.errors import BadInput
+from archsmith.model.wide import computed_wide
 
 Inputs = Mapping[str, Tensor]
 
@@ -31,7 +32,7 @@ def main_outputs(out: Any) -> list[Tensor]:
 
 def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The main outputs of one forward pass without gradient."""
-    with torch.no_grad():
+    with torch.no_grad(), computed_wide(model):
         return main_outputs(model(**inputs))
 
 

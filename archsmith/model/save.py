@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,8 +30,11 @@ from archsmith.model.difference import base_class, difference, fitted
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import load_saved, without_record
 from archsmith.model.sentence import write_pooling
+from archsmith.model.wide import computed_wide
 
 CODE_FILE = "modeling_archsmith.py"
+INDEX = "model.safetensors.index.json"
+SHARD = 1_000_000_000  # bytes of a file of weights, at most
 OWN_TYPE = "archsmith_"
 TOLERANCE = 1e-5  # of the output's scale: kernels may round differently for another memory layout
 
@@ -125,9 +129,9 @@ def _write_and_compare(
 
 def _write(model: nn.Module, base: type[nn.Module], config: Any, record: Mapping[str, Any], folder: Path) -> None:
     """Weights, config.json, and the modeling file where there is something to rebuild."""
-    save_file(_state(model, record.get("buffers", {})), folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(_state(model, record.get("buffers", {})), folder)
     values = config.to_dict() | {"architectures": [base.__name__], "transformers_version": transformers.__version__}
-    values |= {"dtype": "float32"}
+    values |= {"dtype": str(next(p.dtype for p in model.parameters() if p.is_floating_point())).removeprefix("torch.")}
     values.pop("_name_or_path", None)
     (folder / CODE_FILE).unlink(missing_ok=True)
     if record:
@@ -153,9 +157,27 @@ def _state(model: nn.Module, extra_buffers: Mapping[str, Any]) -> dict[str, Tens
     for name, tensor in named.items():
         is_tie = any(name == key or re.search(key, name) for key in tied)
         if not (id(tensor) in seen and is_tie):
-            state[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+            state[name] = tensor.detach()
         seen.add(id(tensor))
     return state
+
+
+def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
+    """model.safetensors, or shards of at most `SHARD` with their index, as transformers names them."""
+    for old in (*folder.glob("model*.safetensors"), folder / INDEX):
+        old.unlink(missing_ok=True)
+    split = split_torch_state_dict_into_shards(dict(state), max_shard_size=SHARD)
+    for file, names in split.filename_to_tensors.items():
+        own = _copies({name: state[name] for name in names})  # of one shard at a time
+        save_file(own, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no storage, as a file of safetensors wants them."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def auto_classes(base: type[nn.Module], config: Any) -> list[str]:
@@ -233,7 +255,7 @@ def _disagreement(model: nn.Module, back: nn.Module, example: Mapping[str, Tenso
         return "there are more parameters than before"
     if example is None:
         return None
-    with torch.no_grad():
+    with torch.no_grad(), computed_wide(model):
         expected = leaves(model(**example))
         try:
             found = leaves(back(**example))
@@ -262,7 +284,7 @@ def _save_module(
     dynamic: Mapping[str, Mapping[int, str]],
 ) -> None:
     """Weights, tokenizer and the exported program, whose inputs vary where `dynamic` says and the module allows it."""
-    save_file(_state(model, {}), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(_copies(_state(model, {})), folder / "model.safetensors", metadata={"format": "pt"})
     if not example:
         raise BadInput("a module is exported with example inputs", "none", type(model).__name__, "give `example`")
     _copy_companions(model, loaded, folder)

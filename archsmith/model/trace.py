@@ -20,6 +20,7 @@ from archsmith.model import rules_layers  # noqa: F401  (fills the table)
 from archsmith.model.labels import Label, Mismatch, freeze, fresh
 from archsmith.model.rules import Book, Call, find
 from archsmith.model.running import main_outputs
+from archsmith.model.wide import computed_wide
 
 # Operators that give the same elements in another shape, type or place: the same stream of data.
 _SAME_STREAM = frozenset({"view", "_unsafe_view", "_to_copy", "clone", "alias", "detach", "unsqueeze", "squeeze",
@@ -218,7 +219,7 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
         handles.append(module.register_forward_pre_hook(_entering(mode, name), with_kwargs=True))
         handles.append(module.register_forward_hook(_leaving(mode, name), with_kwargs=True))
     try:
-        with torch.no_grad(), mode:
+        with torch.no_grad(), computed_wide(model), mode:
             out = model(**inputs)
     finally:
         for handle in handles:

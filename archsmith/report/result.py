@@ -22,7 +22,8 @@ class Variant:
     """One model as it would be shipped, measured. Quality in points on `measured_on`; NaN is not a value, None is.
 
     `latency_interval` and `quality_interval` are 95 % intervals. `path` is relative to the run's folder, None where
-    nothing was written. `architecture` is what was chosen; empty for the original's own.
+    nothing was written. `architecture` is what was chosen; empty for the original's own. `decode_ms`: of each further
+    token that a decoder generates with its cache, None where it was not measured.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Variant:
     latency_interval: tuple[float, float] | None = None
     quality_interval: tuple[float, float] | None = None
     peak_bytes: int | None = None
+    decode_ms: float | None = None
     measured_on: str = "validation"
     architecture: Mapping[str, Value] = field(default_factory=dict)
     note: str = ""

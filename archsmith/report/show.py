@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from archsmith.report.result import Outcome, Result, Variant
 
 NONE = "–"
@@ -60,6 +62,17 @@ def faster(variant: Variant, original: Variant) -> str:
     return f"{original.latency_ms / variant.latency_ms:.1f}×"
 
 
+def decoding(ladder: Sequence[Variant]) -> str:
+    """Tokens per second that a decoder generates, before and after; empty where it was not measured.
+
+    >>> before, after = (Variant("", 5.0, 9.0, "pytorch", "fp32", 9, 9, 9, decode_ms=ms) for ms in (50.0, 25.0))
+    >>> decoding([before, after])
+    '20.0 → 40.0 tokens/s in PyTorch fp32'
+    """
+    found = [f"{1e3 / rung.decode_ms:.1f}" for rung in ladder if rung.decode_ms]
+    return f"{' → '.join(dict.fromkeys((found[0], found[-1])))} tokens/s in PyTorch fp32" if found else ""
+
+
 def duration(seconds: float) -> str:
     """A time that somebody waited.
 
@@ -97,6 +110,8 @@ def headline(result: Result) -> str:
         low, high = result.holdout.interval
         change = f"{points(result.holdout.difference, signed=True)} points of {result.metric} on the holdout"
         parts.append(f"{change} (95\u00a0% interval {points(low, signed=True)} to {points(high, signed=True)})")
+    if decoding(result.ladder):
+        parts.append(decoding(result.ladder))
     return ", ".join(parts)
 
 
