@@ -22,6 +22,7 @@ GAIN = 0.12  # what is lost shrinks about as (time trained) ** -GAIN: on SST-2 b
 AIM = 0.75  # share of the bound that is aimed at after it was missed, for the last training must keep it
 SLOPE, SLOPES = -1.5, (-4.0, -0.7)  # what is lost goes about as ms ** SLOPE along a front; fitted within these
 LEAST = 0.05  # points; less is noise
+AGAIN = 0.8  # share of what a training gave beyond the original that the next one is trusted to give
 NEARER, FARTHER, WHOLE = 0.95, 0.6, 0.85  # shares of ms: worth a training; a step to be dared; all but the original
 
 
@@ -97,12 +98,29 @@ def next_point(
     rest = (FIRST / (1 - FIRST)) ** GAIN
     aim = max(bound * AIM if missed else bound, LEAST)
     goal = ms * (max(drop, LEAST) * rest / aim) ** (-1 / slope_of(trials))
+    if drop < 0:
+        goal = beyond(trials, ms, drop, bound)
     if missed:
         able = [point for point in front if ms <= NEARER * point.ms and point.ms <= WHOLE * whole_ms]
     else:
         goal = max(goal, FARTHER * ms)
         able = [point for point in front if point.ms <= NEARER * ms] if goal <= NEARER * ms else []
     return min(able, key=lambda point: abs(np.log(point.ms) - np.log(goal)), default=None)
+
+
+def beyond(trials: Sequence[Trial], ms: float, drop: float, bound: float) -> float:
+    """The milliseconds at which a bound should just be kept where training made an architecture better than the
+    original, as text of one kind does to a language model of all kinds: it multiplies quality by about as much along
+    the front, of which the trials show what it was before.
+    """
+    done = sorted((t for t in trials if t.status == "complete"), key=lambda t: t.values["latency_ms"])
+    along = np.log([trial.values["latency_ms"] for trial in done])
+    whole = 100 - done[0].values["loss_points"] + done[0].values["drop_points"]
+    left = np.maximum.accumulate([max(whole - trial.values["drop_points"], LEAST) for trial in done])
+    kept = np.log(left)
+    gave = np.log(whole - drop) - float(np.interp(np.log(ms), along, kept))
+    wanted = np.log(max(whole - bound, LEAST)) - AGAIN * gave
+    return float(np.exp(np.interp(wanted, kept, along)))
 
 
 def slope_of(trials: Sequence[Trial]) -> float:

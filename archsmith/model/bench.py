@@ -24,7 +24,8 @@ from archsmith.model.trace import Traced, first_tensor
 from archsmith.model.wide import computed_wide
 
 DOUBLE_UP_TO = 8_000_000  # parameters: beyond that double precision costs too much memory and time
-ROWS = 4096  # of a table that are looked at in one go
+DIFFERENTIATED = 2**26  # entries of a table beyond which its gradient would be half of a large model again
+LOOKED_AT = 2**20  # entries of a parameter that tell a slope; of more, every so many rows or columns
 Runs = list[list[Tensor]]
 
 
@@ -155,9 +156,11 @@ class Bench:
         """Hand `learn` every parameter when its gradient has arrived; whether the forward pass has one at all."""
         self.tidy()
         # Buffers are left out: running statistics have no derivative, and torch refuses to be asked for one.
-        held = {n: t.detach().requires_grad_() for n, t in self.model.named_parameters() if t.is_floating_point()}
+        held = {n: t.detach() for n, t in self.model.named_parameters() if t.is_floating_point()}
         for name, leaf in held.items():
-            leaf.register_post_accumulate_grad_hook(partial(learn, name))  # type: ignore[no-untyped-call]
+            if leaf.numel() <= DIFFERENTIATED:
+                leaf.requires_grad_()
+                leaf.register_post_accumulate_grad_hook(partial(learn, name))  # type: ignore[no-untyped-call]
         try:
             with torch.enable_grad(), computed_wide(self.model):
                 out = main_outputs(torch.func.functional_call(self.model, held, (), dict(given)))
@@ -184,13 +187,24 @@ def _alike(tensor: Tensor, place: Place) -> bool:
 
 
 def _slope(value: Tensor, gradient: Tensor, place: Place, order: np.ndarray) -> float:
-    """The directional derivative along a permutation of the units at one place."""
+    """The directional derivative along a permutation of the units at one place.
+
+    Of a large parameter it is estimated: a sum of so many terms without order grows as the root of their number.
+    """
     positions = np.arange(value.shape[place.dim])
     positions[place.index] = place.index[order]
-    moved, gradient = torch.from_numpy(positions), gradient.to_dense()
-    rows = ROWS if place.dim > 0 else len(value)  # a table of many rows is not copied whole
-    pairs = zip(torch.split(value, max(1, rows)), torch.split(gradient, max(1, rows)), strict=True)
-    return abs(sum(float((g * (v.index_select(place.dim, moved) - v)).sum()) for v, g in pairs))
+    gradient = gradient.to_dense()
+    others = [dim for dim in range(value.dim()) if dim != place.dim]
+    step = max(1, value.numel() // LOOKED_AT)
+    if others and step > 1:
+        widest = max(others, key=lambda dim: value.shape[dim])
+        step = min(step, value.shape[widest])
+        few = torch.arange(0, value.shape[widest], step)
+        value, gradient = value.index_select(widest, few), gradient.index_select(widest, few)
+    else:
+        step = 1
+    moved = value.index_select(place.dim, torch.from_numpy(positions))
+    return abs(float((gradient * (moved - value)).sum())) * float(step) ** 0.5
 
 
 def _zeroed(old: Mapping[str, Tensor], axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def load_saved(folder: Path | str) -> nn.Module:
     """A transformers model that `save` wrote, rebuilt by the code of this package; code in the folder is not run."""
     folder = Path(folder)
     with quiet():
-        return pretrained(folder, read_json(folder / "config.json"), allow_code=False, task=None).eval()
+        return pretrained(folder, read_json(folder / "config.json"), allow_code=False, task=None, as_saved=True).eval()
 
 
 def without_record(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +39,10 @@ def without_record(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in ("archsmith", "auto_map", "model_type")}
 
 
-def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool, task: str | None) -> nn.Module:
-    """The model of a folder, every weight read from its files."""
+def pretrained(
+    folder: Path, config_values: Mapping[str, Any], allow_code: bool, task: str | None, as_saved: bool = False
+) -> nn.Module:
+    """The model of a folder, every weight read from its files; in fp32 where it is not large, or as it was saved."""
     safe = _check_weights(folder)
     own = "archsmith" in config_values
     kind: Any = _class_named(folder, config_values) if own else None
@@ -59,7 +61,7 @@ def pretrained(folder: Path, config_values: Mapping[str, Any], allow_code: bool,
         model, report = kind.from_pretrained(
             folder,
             config=config,
-            dtype="auto" if is_large(folder) else torch.float32,
+            dtype="auto" if as_saved or is_large(folder) else torch.float32,
             use_safetensors=safe,
             weights_only=True,
             output_loading_info=True,

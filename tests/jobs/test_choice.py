@@ -5,15 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
 from archsmith.jobs.choice import (
+    AGAIN,
     SLOPE,
     SLOPES,
     Chosen,
     best_trial,
     better,
+    beyond,
     bound_of,
     next_point,
     shrink_of,
@@ -103,6 +106,26 @@ def chosen(drop: float, ms: float, served: float | None = None) -> Chosen:
 def test_what_the_rest_is_spent_on(ms: float, drop: float, bound: float, wanted: float | None) -> None:
     found = next_point(POINTS, FRONT, ms, drop, bound, whole_ms=16.0)
     assert (found.ms if found else None) == wanted
+
+
+BEYOND = [
+    # whole 90; trials keep 82, 86, 88.5, 89.5 at 2, 4, 8, 16 ms. Drop after training at 8 ms, bound, where it may lead
+    (-3.0, 1.0, 2.0, 8.0),
+    (-3.0, 0.5, 2.0, 8.0),
+    (-3.0, 8.0, 2.0, 2.0),  # a bound that the smallest keeps
+    (-1e-9, 0.0, 8.0, 16.0),  # nothing may be lost
+]
+
+
+@pytest.mark.parametrize(("drop", "bound", "low", "high"), BEYOND)
+def test_what_training_gave_beyond_the_original_is_counted_on(
+    drop: float, bound: float, low: float, high: float
+) -> None:
+    found = beyond(FRONT, 8.0, drop, bound)
+    assert low <= found <= high
+    kept = np.interp(np.log(found), np.log([2.0, 4.0, 8.0, 16.0]), np.log([82.0, 86.0, 88.5, 89.5]))
+    expected = np.exp(kept) * ((90.0 - drop) / 88.5) ** AGAIN
+    assert expected >= 90.0 - bound - 1e-6 and (low == high or expected == pytest.approx(90.0 - bound))
 
 
 def test_how_losses_fall_is_fitted_where_there_are_trials_to_fit() -> None:
