@@ -5,6 +5,7 @@ Every deviation is the largest difference of the outputs over their largest magn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -204,7 +205,7 @@ def _slope(value: Tensor, gradient: Tensor, place: Place, order: np.ndarray) -> 
     else:
         step = 1
     moved = value.index_select(place.dim, torch.from_numpy(positions))
-    return abs(float((gradient * (moved - value)).sum())) * float(step) ** 0.5
+    return abs(float((gradient * (moved - value)).sum())) * math.sqrt(step)
 
 
 def _zeroed(old: Mapping[str, Tensor], axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
