@@ -107,6 +107,26 @@ def optimize(
 
 
 @app.command()
+def trim(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[list[str], typer.Option(help="Tables or plain texts whose tokens stay. Repeat it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the smaller model, new or empty.")],
+    text: Annotated[list[str] | None, Column] = None,
+    task: Annotated[str | None, typer.Option(help="Chooses the head, as in optimize.")] = None,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep the tokens that data use, in a model and its tokenizer."""
+    with _edge(context):
+        from archsmith.jobs.trim import trim as job
+        from archsmith.report.terminal import trim_view
+
+        found = job(model, data, out, text=text, task=task, allow_code=allow_code)
+    _print(found, as_json, trim_view)
+
+
+@app.command()
 def inspect(context: typer.Context, model: Model, as_json: AsJson = False, allow_code: AllowCode = False) -> None:
     """Show what can change in a model, what cannot, and why."""
     with _edge(context):

@@ -136,6 +136,29 @@ def repair(
     return left
 
 
+def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> int:
+    """Running statistics of norms over batches anew, as means over these batches; returns how many norms there are.
+
+    What was cut before a norm moves the means that it takes off; a network that is not trained any more needs this.
+    """
+    norms = [m for m in small.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [norm for norm in norms if not norm.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    try:
+        for inputs in batches if norms else ():
+            with torch.no_grad():
+                small(**inputs)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+    return len(norms)
+
+
 class _Done:
     """What the layers before the present exit give, on each batch: `given`."""
 

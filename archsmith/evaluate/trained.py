@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.compress.distil import Hidden, distil, distil_hidden
-from archsmith.compress.repair import exit_paths, repair
+from archsmith.compress.repair import exit_paths, recalibrate, repair
 from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy, realise
 from archsmith.space import Value
@@ -75,6 +75,7 @@ def repaired(teacher: Teacher, architecture: Architecture) -> nn.Module:
         layers = [small.get_submodule(path) for path in news if path is not None]
         whole, wrapped = task.wrap(teacher.model).eval(), task.wrap(small).eval()
         repair(whole, wrapped, exits, teacher.calibration, kept, layers=layers)
+        recalibrate(wrapped, teacher.calibration)
     return small
 
 

@@ -116,6 +116,16 @@ def inspect_view(found: Mapping[str, Any]) -> RenderableType:
     return Group(axes, _rows("Cannot change", ("what", "why"), [*cannot, *unknown]))
 
 
+def trim_view(found: Mapping[str, Any]) -> RenderableType:
+    """What `trim` kept: counts before and after, and where the smaller model lies."""
+    table = _table("Vocabulary", ("what", "before", "after"))
+    table.add_row("tokens", *(f"{n:,}" for n in found["tokens"]))
+    table.add_row("parameters", *map(show.count, found["parameters"]))
+    table.add_row("weights", *map(show.size, found["bytes"]))
+    same = f"same outputs (to {found['deviation']:.0e}); all {found['texts']:,} texts are made of the same tokens"
+    return Group(table, Text(same), Text(f"model: {found['out']}"))
+
+
 def measure_view(found: Mapping[str, Any]) -> RenderableType:
     """What `measure` found: the costs, then the latency on each runtime."""
     costs = [(name.replace("_", " "), _cost(name, value)) for name, value in found.get("costs", {}).items()]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archsmith.compress.repair import exit_paths, repair, watch
+from archsmith.compress.repair import exit_paths, recalibrate, repair, watch
 from archsmith.evaluate.trained import kept_stream
 from archsmith.model import Anatomy, examine, realise
 
@@ -227,3 +227,39 @@ def test_a_refit_is_the_ridge_regression_of_its_formula(bias: bool) -> None:
     left = repair(original, small, [(original.down, small.down)], batches)
     np.testing.assert_allclose(small.down.weight.detach().numpy(), wanted, atol=1e-4)
     assert left[0] == pytest.approx(((error - ones @ change) ** 2).sum() / (error**2).sum(), rel=1e-3)
+
+
+class Folded(nn.Module):
+    """Two convolutions, the second with a norm over batches behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.second(self.first(x).relu()))
+        return out
+
+
+def test_norms_over_batches_are_calibrated_anew() -> None:
+    """Half of the channels before a norm at zero: its running mean is off until it is taken again."""
+    torch.manual_seed(0)
+    model = Folded().eval()
+    batches = [{"x": torch.randn(16, 3, 8, 8)} for _ in range(8)]
+    assert recalibrate(model, batches) == 1
+    with torch.no_grad():
+        model.first.weight[4:] = 0
+        model.first.bias[4:] = 0  # type: ignore[index]
+        before = model(**batches[0])
+        assert recalibrate(model, batches) == 1
+        after = model(**batches[0])
+    assert float(before.mean((0, 2, 3)).abs().max()) > 0.3
+    assert float(after.mean((0, 2, 3)).abs().max()) < 0.1
+    assert float((after.var((0, 2, 3)) - 1).abs().max()) < 0.1
+    assert not model.norm.training and model.norm.momentum == 0.1
+
+
+def test_a_network_without_such_norms_is_not_run(known: Callable[[str], Known]) -> None:
+    case = known("bert")
+    assert recalibrate(case.model, [{"nonsense": torch.zeros(1)}]) == 0

@@ -18,7 +18,7 @@ from archsmith.report.result import Outcome, Result, Variant, write_result
 from archsmith.report.story import Story, write_story
 from archsmith.study import directory
 
-COMMANDS = ("optimize", "inspect", "measure", "report", "resume", "demo")
+COMMANDS = ("optimize", "trim", "inspect", "measure", "report", "resume", "demo")
 OPTIONS = ["--task", "--data", "--validation", "--holdout", "--text", "--label", "--metric", "--target", "--runtime"]
 OPTIONS += ["--threads", "--batch", "--length", "--minutes", "--seed", "--out", "--allow-code", "--json", "--quiet"]
 
