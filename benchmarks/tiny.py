@@ -209,7 +209,8 @@ def tried_inputs(model: nn.Module, config: Any) -> Iterator[dict[str, Tensor]]:
     accepted = inspect.signature(model.forward).parameters
     needed = [n for n, p in accepted.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     main = getattr(model, "main_input_name", "input_ids")
-    names = dict.fromkeys(n for n in [*needed, main] if n in accepted)
+    mains = main if isinstance(main, list | tuple) else [main]
+    names = dict.fromkeys(n for n in [*needed, *mains] if n in accepted)
     if not any(n in MAKERS for n in names):
         names |= dict.fromkeys(n for n in MAKERS if n in accepted)
     if getattr(config, "is_encoder_decoder", False):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 
-from archsmith.cost.agreement import resize
+from archsmith.cost.agreement import arrays, resize
 from archsmith.cost.onnxgraph import tune
 from archsmith.cost.runtime import Arrays, Artifact, Precision, Session
 from archsmith.errors import BadInput
@@ -23,6 +23,7 @@ from archsmith.errors import BadInput
 OUTPUT = "outputs"
 OPSET = 23  # the first with Attention: one node instead of some twenty
 WITHOUT_ROTARY = 20  # 23's RotaryEmbedding, as torch writes it, runs for a batch of one only
+WITHOUT_ATTENTION = 20  # 23's Attention takes no mask of one row, and no keys of one head for many
 
 
 class OnnxRuntime:
@@ -51,17 +52,24 @@ class OnnxRuntime:
     ) -> Artifact:
         """Write `path`/model.onnx. Raises `BadInput` where torch cannot export the model."""
         path.mkdir(parents=True, exist_ok=True)
-        file = path / "model.onnx"
+        artifact = Artifact(self.name, "fp32", path / "model.onnx")
         program = capture(wrapped, example, dynamic)
-        names = {name: dict(dims) for name, dims in dynamic.items()}
-        onnx_program = _export(program, example, names, OPSET, type(wrapped).__name__)
-        if any(node.op_type == "RotaryEmbedding" for node in onnx_program.model.graph):
-            onnx_program = _export(program, example, names, WITHOUT_ROTARY, type(wrapped).__name__)
-        onnx_program.model.graph.outputs[0].name = OUTPUT
-        _name_dimensions(onnx_program, names)
-        tune(onnx_program.model)
-        onnx_program.save(str(file))
-        return Artifact(self.name, "fp32", file)
+        try:
+            _write(program, example, dynamic, artifact.path, OPSET)
+            self.open(artifact)(arrays(example))
+        except OSError:  # a full disk is not the model's fault
+            raise
+        except Exception as error:  # of the converter or the runtime, each of which has its own
+            try:
+                with plain_kernels(wrapped):
+                    program = capture(wrapped, example, dynamic)
+                _write(program, example, dynamic, artifact.path, WITHOUT_ATTENTION)
+                self.open(artifact)(arrays(example))
+            except OSError:
+                raise
+            except Exception:
+                raise _refused(error, type(wrapped).__name__) from error
+        return artifact
 
     def open(self, artifact: Artifact, threads: int = 1) -> Session:
         """A session of the file; `fixed` overrides its free dimensions. Raises `BadInput` where it cannot be read."""
@@ -121,32 +129,61 @@ def capture(
     raise AssertionError("unreachable")
 
 
-def _export(
+@contextlib.contextmanager
+def plain_kernels(wrapped: nn.Module) -> Iterator[None]:
+    """Within, the attention and the experts of a transformers model are made of plain products.
+
+    Its faster forms are operators of its own or torch's, which a converter may not know.
+    """
+    ways = {"_attn_implementation": "eager", "_experts_implementation": "batched_mm"}
+    configs = {id(part.config): part.config for part in wrapped.modules() if hasattr(part, "config")}
+    before = [(c, name, getattr(c, name)) for c in configs.values() for name in ways if getattr(c, name, None)]
+    for config, name, _ in before:
+        setattr(config, name, ways[name])
+    try:
+        yield
+    finally:
+        for config, name, value in before:
+            setattr(config, name, value)
+
+
+def _write(
     program: ExportedProgram,
     example: Mapping[str, Tensor],
-    names: Mapping[str, Mapping[int, str]],
+    dynamic: Mapping[str, Mapping[int, str]],
+    file: Path,
     opset: int,
-    place: str,
+) -> None:
+    """Convert, tune and save a captured program in an operator set; raises what torch raises."""
+    names = {name: dict(dims) for name, dims in dynamic.items()}
+    onnx_program = _export(program, example, names, opset)
+    if any(node.op_type == "RotaryEmbedding" for node in onnx_program.model.graph):
+        onnx_program = _export(program, example, names, WITHOUT_ROTARY)
+    onnx_program.model.graph.outputs[0].name = OUTPUT
+    _name_dimensions(onnx_program, names)
+    tune(onnx_program.model)
+    onnx_program.save(str(file))
+
+
+def _export(
+    program: ExportedProgram, example: Mapping[str, Tensor], names: Mapping[str, Mapping[int, str]], opset: int
 ) -> Any:
-    """torch's ONNX program of an operator set. Raises `BadInput` where torch cannot make it."""
-    try:
-        with _quiet(), torch.no_grad():
-            return torch.onnx.export(
-                program,
-                (),
-                kwargs=dict(example),
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes={name: dict(dims) for name, dims in names.items()},
-                opset_version=opset,
-            )
-    except Exception as error:
-        raise BadInput(
-            "torch.onnx.export must take the model",
-            f"{type(error).__name__}: {str(error)[:300]}",
-            place,
-            "use the runtime pytorch or openvino",
-        ) from error
+    """torch's ONNX program of an operator set."""
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            program,
+            (),
+            kwargs=dict(example),
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes={name: dict(dims) for name, dims in names.items()},
+            opset_version=opset,
+        )
+
+
+def _refused(error: Exception, place: str) -> BadInput:
+    reason = f"{type(error).__name__}: {str(error)[:300]}"
+    return BadInput("torch.onnx.export must take the model", reason, place, "use the runtime pytorch or openvino")
 
 
 def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> None:

@@ -127,7 +127,7 @@ def _attributes(full: nn.Module, small: nn.Module) -> list[list[Any]]:
             if not stale and (name not in old or old[name] != value or type(old[name]) is not type(value)):
                 changed.append([path, name, to_json(value)])
         for name, value in getattr(getattr(module, "config", None), "archsmith_own", {}).items():
-            if getattr(full.get_submodule(path).config, name) != value:
+            if _said(full.get_submodule(path).config, name) != value:
                 changed.append([path, f"config.{name}", value])
     return changed
 
@@ -242,8 +242,16 @@ def _integers(config: Any) -> Mapping[str, int]:
     return {
         name: value
         for name, value in values.items()
-        if type(value) is int and value > 1 and not name.endswith("_id") and hasattr(config, name)
+        if type(value) is int and value > 1 and not name.endswith("_id") and _said(config, name) is not None
     }
+
+
+def _said(config: Any, name: str) -> Any:
+    """A value of a config; None where it has none, or one for each layer and will not say which."""
+    try:
+        return getattr(config, name)
+    except Exception:  # transformers raises a class of its own for what differs from layer to layer
+        return None
 
 
 def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> set[tuple[int, int]]:
@@ -261,7 +269,7 @@ def _changed_numbers(base: type[nn.Module], config: Any, small: nn.Module) -> se
     for path, name, new in record.get("attributes", []):
         module = full.get_submodule(path)
         own = name.removeprefix("config.")
-        pairs.append((getattr(module if own == name else module.config, own, None), new))
+        pairs.append((_said(module if own == name else module.config, own), new))
     return {(old, new) for old, new in pairs if type(old) is int and type(new) is int and old != new}
 
 

@@ -256,7 +256,7 @@ def units(label: Label) -> dict[Atom, np.ndarray]:
 def _inside(atom: Atom) -> dict[Atom, np.ndarray]:
     found: dict[Atom, np.ndarray] = {}
     start = 0
-    for part in atom.parts:
+    for part in filter(size, atom.parts):  # a slice may be empty
         for leaf, unit in units(part).items():
             whole = found.setdefault(leaf, np.full(atom.size, -1))
             whole[start : start + size(part)] = unit

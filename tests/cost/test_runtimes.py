@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from archsmith.cost import RUNTIMES, Artifact, OnnxRuntime, OpenVINO, PyTorch, Runtime, agree, arrays, resize
@@ -42,6 +43,39 @@ class Pixels(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(pixel_values))
         return logits
+
+
+FUSED: dict[str, Callable[[], nn.Module]] = {
+    "one key head for many": lambda: transformers.FalconForCausalLM(
+        transformers.FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    ),
+    "experts": lambda: transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=96,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            num_local_experts=4,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_the_converter_does_not_know_is_exported_in_plain_products(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = FUSED[name]().eval()
+    before = model.config.to_dict() | {"attention": model.config._attn_implementation}  # type: ignore[union-attr,operator]
+    ids = torch.randint(3, 90, (2, 11))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    runtime = OnnxRuntime()
+    artifact = runtime.export(Logits(model), inputs, DYNAMIC, tmp_path)
+    session = runtime.open(artifact)
+    assert agree(Logits(model), session, [inputs, {k: v[:1, :7] for k, v in inputs.items()}]) < 1e-5
+    after = model.config.to_dict() | {"attention": model.config._attn_implementation}  # type: ignore[union-attr,operator]
+    assert after == before
 
 
 def usable(name: str) -> Runtime:
