@@ -70,7 +70,7 @@ def optimise(record: Record, model: Path, out: Path, minutes: float) -> None:
 def decode(record: Record, model: Path, small: Path) -> None:
     """Tokens per second after the prompt, one thread, medians of interleaved rounds."""
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(small)
+    tokenizer = AutoTokenizer.from_pretrained(small, trust_remote_code=True)  # its config names the model's code
     inputs = tokenizer(PROMPT, return_tensors="pt")
     models: list[Any] = [
         AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, dtype=torch.float32).eval()
