@@ -7,12 +7,13 @@ was widened is gone when it is done; a large matrix is widened piece by piece.
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -47,12 +48,25 @@ class Wide(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no 
         return func(*tree_map(widened, args), **tree_map(widened, kwargs))
 
 
+class _Convolutions(TorchFunctionMode):
+    """Convolutions compare the types of their arguments before any operator runs: theirs are widened first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "").startswith("conv"):
+            return func(*tree_map(widened, args), **tree_map(widened, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
 def widened(value: Any) -> Any:
     """A half-precision tensor in single precision; anything else as it is."""
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
-def computed_wide(model: nn.Module) -> AbstractContextManager[Any]:
+@contextmanager
+def computed_wide(model: nn.Module) -> Iterator[None]:
     """`Wide` for a model that holds half-precision weights on a CPU, else nothing."""
-    half = any(p.dtype in HALF and p.device.type == "cpu" for p in model.parameters())
-    return Wide() if half else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+    if any(p.dtype in HALF and p.device.type == "cpu" for p in model.parameters()):
+        with _Convolutions(), Wide():  # type: ignore[no-untyped-call]
+            yield
+    else:
+        yield
