@@ -122,7 +122,8 @@ def trim_view(found: Mapping[str, Any]) -> RenderableType:
     table.add_row("tokens", *(f"{n:,}" for n in found["tokens"]))
     table.add_row("parameters", *map(show.count, found["parameters"]))
     table.add_row("weights", *map(show.size, found["bytes"]))
-    same = f"same outputs (to {found['deviation']:.0e}); all {found['texts']:,} texts are made of the same tokens"
+    far = "to the bit" if found["deviation"] == 0 else f"to {found['deviation']:.0e}"
+    same = f"same outputs ({far}); all {found['texts']:,} texts are made of the same tokens"
     return Group(table, Text(same), Text(f"model: {found['out']}"))
 
 
