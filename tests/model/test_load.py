@@ -168,9 +168,14 @@ def special_attribute(folder: Path) -> None:
     edit_config(folder, archsmith={"attributes": [["", "__class__", 1]]})
 
 
+def quantised(folder: Path) -> None:
+    edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (quantised, "full precision.*gptq.*dequantize"),
         (missing_config, "has a config.json"),
         (broken_config, "the file holds JSON"),
         (list_config, "holds a JSON object"),
