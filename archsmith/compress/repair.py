@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from archsmith.model import Anatomy
 from archsmith.model.relay import Given, handed_on, relayed, run_until
+from archsmith.model.wide import computed_wide
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
@@ -79,7 +80,7 @@ def watch(
     mode = _Watch(last)
     hooks = [module.register_forward_hook(mode.note(name)) for name, module in exits.items()]
     try:
-        with torch.no_grad(), mode:
+        with torch.no_grad(), computed_wide(wrapped), mode:
             wrapped(**inputs)
     except _Enough:
         pass
@@ -143,6 +144,10 @@ def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> in
     """
     norms = [m for m in small.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     norms = [norm for norm in norms if not norm.training]
+    rows = [len(next(iter(inputs.values()))) for inputs in batches]
+    batches = [inputs for inputs, count in zip(batches, rows, strict=True) if 2 * count >= max(rows) > 1]
+    if not batches:
+        return 0  # a mean over single rows is none
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -150,7 +155,7 @@ def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> in
         norm.train()
     try:
         for inputs in batches if norms else ():
-            with torch.no_grad():
+            with torch.no_grad(), computed_wide(small):
                 small(**inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -164,7 +169,7 @@ class _Done:
 
     def __init__(self, small: nn.Module, batches: Sequence[Mapping[str, Tensor]], layers: Sequence[nn.Module]) -> None:
         self.small, self.batches = small, batches
-        self.layers = relayed(small, batches[0], layers) if layers and batches else []
+        self.layers = relayed(small, batches, layers) if layers and batches else []
         self.given = [Given() for _ in batches]
 
     def advance(self, exit_: nn.Module) -> None:

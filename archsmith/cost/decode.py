@@ -13,10 +13,16 @@ from torch import Tensor, nn
 TOKENS, ROUNDS, FEWEST = 16, 15, 5
 
 
-def decodes(model: nn.Module) -> bool:
-    """Whether a model generates token by token from a cache: a decoder of transformers."""
+def decodes(model: nn.Module, prompt: Tensor) -> bool:
+    """Whether a model generates further tokens from a cache after this prompt: a decoder of transformers."""
     can: Any = getattr(model, "can_generate", None)
-    return bool(can and can() and not getattr(model.config, "is_encoder_decoder", False))
+    if not can or not can() or getattr(model.config, "is_encoder_decoder", False):
+        return False
+    try:
+        _once(model, prompt)
+    except Exception:  # no cache, another kind of it, or no positions left after the prompt
+        return False
+    return True
 
 
 def decode_times(

@@ -12,6 +12,7 @@ from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy
 from archsmith.model.relay import Given, handed_on, relayed, run_until
 from archsmith.model.share import within
+from archsmith.model.wide import computed_wide
 from archsmith.space import Choice, Space, Value
 from archsmith.tasks.task import Task
 
@@ -37,8 +38,8 @@ def score_blocks(
     once for all of them.
     """
     batches = _batches(task, rows)
-    with torch.no_grad():
-        whole = build({}).eval()
+    whole = build({}).eval()
+    with torch.no_grad(), computed_wide(whole):
         wanted = [whole(**inputs) for inputs in batches]
     before = _Before(whole, anatomy, batches) if anatomy is not None else None
     asked = {name: _measured(choice, probes) for name, choice in space.choices.items()}
@@ -69,7 +70,7 @@ class _Before:
         self.anatomy = anatomy
         self.prefix = _prefix(whole, layer_paths(anatomy))
         paths = {whole.get_submodule(self.prefix + path): path for path in layer_paths(anatomy)}
-        self.order = [paths[layer] for layer in relayed(whole, batches[0], paths)] if paths and batches else []
+        self.order = [paths[layer] for layer in relayed(whole, batches, paths)] if paths and batches else []
         layers = {path: whole.get_submodule(self.prefix + path) for path in self.order}
         runs = [run_until(whole, inputs, layers.values()) for inputs in batches]
         self.given = [{path: run[layer] for path, layer in layers.items()} for run in runs]
@@ -114,7 +115,7 @@ def _distance(
 ) -> float:
     apart = []
     for inputs, goal, given in zip(batches, wanted, before, strict=True):
-        with torch.no_grad(), handed_on(given):
+        with torch.no_grad(), computed_wide(module), handed_on(given):
             apart.append(float(task.apart(module(**inputs), goal)))
     return float(np.average(apart, weights=[len(goal) for goal in wanted]))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from archsmith.cost import decode_times, decodes, pinned
@@ -164,9 +165,12 @@ def measure_all(work: Work, shipped: Shipped) -> Final:
 
 def decode_ms(case: Case, models: Mapping[str, nn.Module]) -> dict[str, float]:
     """Milliseconds of each further token that language models generate with their cache; empty for other models."""
-    if case.task.name != "language-modelling" or not all(decodes(model) for model in models.values()):
+    if case.task.name != "language-modelling":
         return {}
     prompt = case.task.example(1, case.request.length)["input_ids"]
+    single = all(p.dtype == torch.float32 for model in models.values() for p in model.parameters())
+    if not single or not all(decodes(model, prompt) for model in models.values()):
+        return {}
     with pinned(case.request.threads):
         times = decode_times(models, prompt, case.rng(13), DECODE_SECONDS)
     return {name: float(np.median(ms)) for name, ms in times.items()}

@@ -17,7 +17,7 @@ from archsmith.jobs.optimize import check_out
 from archsmith.jobs.stages import READ
 from archsmith.model.load import Loaded, load
 from archsmith.model.save import save
-from archsmith.model.vocabulary import kept_tokens, with_vocabulary
+from archsmith.model.vocabulary import check_trimmable, kept_tokens, with_vocabulary
 from archsmith.tasks.columns import find_texts
 from archsmith.tasks.language_modelling import PLAIN, documents
 from archsmith.tasks.read import read
@@ -48,6 +48,9 @@ def trim(
     if loaded.tokenizer is None:
         raise BadInput("a vocabulary is that of a tokenizer", "none", source, "put it beside the model")
     texts = [one for name in data for one in texts_of(name, text)]
+    if not any(one.strip() for one in texts):
+        raise BadInput("tokens are kept by the texts that use them", "none", ", ".join(data), "give texts")
+    check_trimmable(loaded)
     before = tokenised(loaded, texts)
     order = kept_tokens(loaded, np.unique(np.concatenate(before)).tolist())
     small, error = with_vocabulary(loaded, order)

@@ -190,20 +190,19 @@ def _alike(tensor: Tensor, place: Place) -> bool:
 def _slope(value: Tensor, gradient: Tensor, place: Place, order: np.ndarray) -> float:
     """The directional derivative along a permutation of the units at one place.
 
-    Of a large parameter it is estimated: a sum of so many terms without order grows as the root of their number.
+    Of a large parameter it is estimated from some of the rows or columns that have a gradient (of a table, those that
+    were looked up): a sum of so many terms without order grows as the root of their number.
     """
     positions = np.arange(value.shape[place.dim])
     positions[place.index] = place.index[order]
     gradient = gradient.to_dense()
     others = [dim for dim in range(value.dim()) if dim != place.dim]
-    step = max(1, value.numel() // LOOKED_AT)
-    if others and step > 1:
+    step = 1
+    if others and value.numel() > LOOKED_AT:
         widest = max(others, key=lambda dim: value.shape[dim])
-        step = min(step, value.shape[widest])
-        few = torch.arange(0, value.shape[widest], step)
-        value, gradient = value.index_select(widest, few), gradient.index_select(widest, few)
-    else:
-        step = 1
+        felt = gradient.abs().amax([dim for dim in range(value.dim()) if dim != widest]).nonzero()[:, 0]
+        step = max(1, len(felt) * (value.numel() // value.shape[widest]) // LOOKED_AT)
+        value, gradient = value.index_select(widest, felt[::step]), gradient.index_select(widest, felt[::step])
     moved = value.index_select(place.dim, torch.from_numpy(positions))
     return abs(float((gradient * (moved - value)).sum())) * math.sqrt(step)
 

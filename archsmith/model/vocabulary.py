@@ -29,7 +29,16 @@ from archsmith.model.wide import computed_wide
 TOKEN_IDS = re.compile(r"\w*token_(id|ids|index|idx)")
 """Names of a config's values that are numbers of tokens."""
 
+LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
+"""Names of lists of tokens that are forbidden when a model generates."""
+
 SAME = 1e-4  # of the output's scale
+
+
+def check_trimmable(loaded: Loaded) -> None:
+    """That there is a table of tokens and a tokenizer.json. Raises `BadInput`."""
+    _table(loaded.model)
+    _plain(loaded)
 
 
 def kept_tokens(loaded: Loaded, used: Iterable[int]) -> np.ndarray:
@@ -38,23 +47,28 @@ def kept_tokens(loaded: Loaded, used: Iterable[int]) -> np.ndarray:
     Special tokens keep their number where there still is such a number; the others follow in their old order. Raises
     `BadInput` where the tokenizer is not one of the library tokenizers.
     """
+    rows = _table(loaded.model).shape[0]
     data = _plain(loaded)
     numbers = _numbers(data["model"])
     names = {number: name for name, number in numbers.items()}
     special = {int(n) for n in loaded.tokenizer.all_special_ids} | set(_token_ids(loaded.model.config))  # type: ignore[union-attr]
     special |= {entry["id"] for entry in data["added_tokens"] if entry["special"]}
+    special |= set(_token_ids(getattr(loaded.model, "generation_config", None))) | set(_around(data["post_processor"]))
+    special |= {data["model"].get("unk_id"), numbers.get(data["model"].get("unk_token") or "")} - {None}
     prefix = data["model"].get("continuing_subword_prefix") or ""
-    single = {number for name, number in numbers.items() if _is_single(name, prefix)}
+    suffix = data["model"].get("end_of_word_suffix") or ""
+    single = {number for name, number in numbers.items() if _is_single(name, prefix, suffix)}
     kept = {int(n) for n in used} | special | single
     if data["model"]["type"] == "BPE":
-        made = {f"{a}{b.removeprefix(prefix)}": (a, b) for a, b in _merges(data["model"])}
+        made: dict[str, list[str]] = {}  # of several ways to make one, all stay
+        for a, b in _merges(data["model"]):
+            made.setdefault(f"{a}{b.removeprefix(prefix)}", []).extend((a, b))
         waiting = [names[n] for n in kept if n in names]
         while waiting:
             for part in made.get(waiting.pop(), ()):
                 if part in numbers and numbers[part] not in kept:
                     kept.add(numbers[part])
                     waiting.append(part)
-    rows = _table(loaded.model).shape[0]
     # A vocabulary that is a list is numbered by its places.
     return _ordered({n for n in kept if n < rows}, set() if isinstance(data["model"]["vocab"], list) else special)
 
@@ -138,10 +152,20 @@ def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in pairs]
 
 
-def _is_single(name: str, prefix: str) -> bool:
-    """A character, alone or within a word, or a byte."""
-    bare = name.removeprefix(prefix) if prefix else name
-    return len(bare) == 1 or re.fullmatch(r"<0x[0-9A-F]{2}>", name) is not None
+def _is_single(name: str, prefix: str, suffix: str) -> bool:
+    """A character, alone, within a word or at its end, or a byte."""
+    forms = {name, name.removeprefix(prefix), name.removesuffix(suffix)}
+    return any(len(form) == 1 for form in forms) or re.fullmatch(r"<0x[0-9A-F]{2}>", name) is not None
+
+
+def _around(part: Any) -> list[int]:
+    """The numbers of the tokens that a post-processor puts around texts."""
+    if not isinstance(part, dict):
+        return []
+    entries = part["special_tokens"].values() if isinstance(part.get("special_tokens"), dict) else ()
+    found = [n for entry in entries for n in entry["ids"]]
+    found += [part[name][1] for name in ("sep", "cls") if isinstance(part.get(name), list)]
+    return found + [n for each in part.get("processors", ()) for n in _around(each)]
 
 
 def _renumbered(loaded: Loaded, new_of: Mapping[int, int]) -> Any:
@@ -195,7 +219,7 @@ def _process(part: Any, new_of: Mapping[int, int]) -> None:
 def _token_ids(config: Any) -> list[int]:
     """Every number of a token that a config holds, of its parts too."""
     found: list[int] = []
-    for name, value in vars(config).items():
+    for name, value in vars(config).items() if config is not None else ():
         if hasattr(value, "to_dict"):
             found += _token_ids(value)
         elif TOKEN_IDS.fullmatch(name):
@@ -209,10 +233,20 @@ def _renumber(config: Any, new_of: Mapping[int, int], total: int) -> None:
         if hasattr(value, "to_dict"):
             _renumber(value, new_of, total)
         elif TOKEN_IDS.fullmatch(name) and isinstance(value, int | list) and not isinstance(value, bool):
-            new = [new_of.get(n, n) for n in (value if isinstance(value, list) else [value])]
-            setattr(config, name, new if isinstance(value, list) else new[0])
+            new = [new_of[n] for n in (value if isinstance(value, list) else [value]) if n in new_of]
+            setattr(config, name, new if isinstance(value, list) else new[0] if new else None)
+        elif name in LISTS and value:
+            setattr(config, name, _renumbered_list(value, new_of))
         elif name.endswith("vocab_size") and value == total:
             setattr(config, name, len(new_of))
+
+
+def _renumbered_list(value: list[Any], new_of: Mapping[int, int]) -> list[Any] | None:
+    """Tokens, or lists of them, without those that are gone."""
+    if all(isinstance(each, int) for each in value):
+        return [new_of[n] for n in value if n in new_of] or None
+    rows = [row for row in value if all(n in new_of for n in row)]
+    return [[new_of[n] for n in row] for row in rows] or None
 
 
 def _probe(loaded: Loaded, order: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

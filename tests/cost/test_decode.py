@@ -16,8 +16,10 @@ torch.set_num_threads(1)
 
 
 def test_decoders_decode(tiny: Callable[..., Any]) -> None:
-    assert decodes(tiny("llama").model) and decodes(tiny("gpt2").model)
-    assert not any(decodes(model) for model in (tiny("bert").model, tiny("t5").model, nn.Linear(2, 2)))
+    prompt = torch.arange(3, 13)[None]
+    assert decodes(tiny("llama").model, prompt) and decodes(tiny("gpt2").model, prompt)
+    assert not any(decodes(model, prompt) for model in (tiny("bert").model, tiny("t5").model, nn.Linear(2, 2)))
+    assert not decodes(tiny("gpt2").model, torch.arange(3, 67)[None]), "no position is left after 64"
 
 
 def test_more_layers_take_longer_for_a_token(tiny: Callable[..., Any]) -> None:

@@ -203,3 +203,35 @@ def test_what_cannot_be_trimmed_says_why(folders: Callable[[str], Path], tmp_pat
     with pytest.raises(BadInput):
         trim(str(folders("llama")), [str(tmp_path / "none.tsv")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_token_that_can_be_made_in_several_ways_keeps_them_all() -> None:
+    """As where every split of a token is a merge (tokenizers converted from SentencePiece)."""
+    names = ["<s>", "a", "b", "c", "d", "x", "ab", "bc", "bcd", "abc"]
+    merges = [("a", "b"), ("b", "c"), ("bc", "d"), ("ab", "c"), ("a", "bc")]
+    made = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, merges))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<s>")
+    ids = torch.randint(1, 9, (2, 6))
+    loaded = Loaded(llama(tokenizer).eval(), tokenizer, "here", "transformers", example={"input_ids": ids})
+    used = {n for text in ("abcd", "xbcd") for n in tokenizer(text)["input_ids"]}
+    small, _ = with_vocabulary(loaded, kept_tokens(loaded, used))
+    for text in ("abcd", "xbcd"):
+        assert small.tokenizer.tokenize(text) == tokenizer.tokenize(text)  # type: ignore[union-attr]
+
+
+def test_a_character_at_the_end_of_a_word_stays() -> None:
+    """As CLIP has it: every word ends in a token of its own kind."""
+    names = ["<unk>", "a", "c", "t", "a</w>", "c</w>", "t</w>", "ca", "cat</w>"]
+    made = Tokenizer(models.BPE({n: i for i, n in enumerate(names)}, [("c", "a"), ("ca", "t</w>")], unk_token="<unk>", end_of_word_suffix="</w>"))  # fmt: skip  # noqa: E501
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<unk>")
+    example = {"input_ids": torch.randint(1, 8, (2, 6))}
+    loaded = Loaded(llama(tokenizer).eval(), tokenizer, "here", "transformers", example=example)
+    small, _ = with_vocabulary(loaded, kept_tokens(loaded, tokenizer("cat")["input_ids"]))
+    assert small.tokenizer.tokenize("ta") == ["t", "a</w>"]  # type: ignore[union-attr]
+
+
+def test_data_without_a_text_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text(" \n")
+    with pytest.raises(BadInput, match="by the texts that use them"):
+        trim(str(folders("llama")), [str(tmp_path / "d.txt")], tmp_path / "out")

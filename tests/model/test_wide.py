@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from archsmith.model import cut, examine, plan, pretrained, save, wide
+from archsmith.compress.repair import exit_paths, repair
+from archsmith.model import Place, bench, cut, examine, plan, pretrained, realise, save, wide
 from archsmith.model.anatomy import Branch
 from archsmith.model.certify import _alternate
 from archsmith.model.load import load
@@ -96,7 +98,7 @@ def test_a_large_model_keeps_its_precision_and_is_written_in_shards(
 def test_what_was_run_is_handed_on(tiny: Callable[..., Any]) -> None:
     model, inputs = tiny("bert")
     layers = list(model.bert.encoder.layer)
-    assert relayed(model, inputs, [model.bert.encoder, *layers[::-1]]) == layers
+    assert relayed(model, [inputs], [model.bert.encoder, *layers[::-1]]) == layers
     whole = run(model, inputs)
     given = run_until(model, inputs, layers, layers[2])
     assert list(given) == layers[:2]
@@ -123,3 +125,55 @@ def test_a_copy_is_handed_on(tiny: Callable[..., Any]) -> None:
 def test_every_second_layer_of_each_list() -> None:
     layers = [Branch(path, "layer", path, ()) for path in ("a.0", "a.1", "a.2", "b.0")]
     assert [[each.name for each in row] for row in _alternate(layers)] == [["a.0", "a.2"], ["a.1"], ["b.0"]]
+
+
+def test_a_table_is_felt_in_the_rows_that_were_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table too large to look at whole: its gradient is nought but in a few rows."""
+    monkeypatch.setattr(bench, "LOOKED_AT", 64)
+    value, gradient = torch.randn(100, 8), torch.zeros(100, 8)
+    gradient[[7, 33, 91]] = torch.randn(3, 8)
+    place = Place("table.weight", 1, np.arange(8)[:, None])
+    order = np.roll(np.arange(8), 1)
+    exact = abs(float((gradient * (value[:, order] - value)).sum()))
+    assert bench._slope(value, gradient, place, order) == pytest.approx(exact, rel=1e-4)
+
+
+class Sharing(nn.Module):
+    """Its first layer leaves something behind that is read at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Leaving() for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        left: torch.Tensor = self.layers[0].left  # type: ignore[assignment]
+        self.layers[0].left = None  # type: ignore[assignment]
+        return x + left
+
+
+class Leaving(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.left: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.left = x * 2
+        return super().forward(x)
+
+
+def test_layers_that_leave_something_behind_are_run_each_time() -> None:
+    model = Sharing()
+    assert relayed(model, [{"x": torch.randn(2, 4)}], model.layers) == []
+
+
+def test_half_precision_is_scored_and_repaired(tiny: Callable[..., Any]) -> None:
+    model, inputs = tiny("llama")
+    half = copy.deepcopy(model).bfloat16()
+    anatomy = examine(half, inputs, np.random.default_rng(0))
+    ffn = next(name for name, axis in anatomy.axes.items() if axis.kind == "ffn")
+    small = copy.deepcopy(realise(half, anatomy, {ffn: 8}))
+    pairs = [(half.get_submodule(p), small.get_submodule(p)) for p in exit_paths(half, anatomy)]
+    left = repair(half, small, pairs, [inputs, inputs], layers=list(small.model.layers))
+    assert len(left) == len(pairs) and max(left) < 1.0 + 1e-3
