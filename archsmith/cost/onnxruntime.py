@@ -182,8 +182,10 @@ def _export(
 
 
 def _refused(error: Exception, place: str) -> BadInput:
-    reason = f"{type(error).__name__}: {str(error)[:300]}"
-    return BadInput("torch.onnx.export must take the model", reason, place, "use the runtime pytorch or openvino")
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return BadInput(
+        "torch.onnx.export and onnxruntime must take the model", reason, place, "use the runtime pytorch or openvino"
+    )
 
 
 def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> None:

@@ -133,7 +133,7 @@ def test_a_runtime_whose_session_fails_is_left_out(
     served = serve(case, wrapped, tmp_path / "all", "original", said.append)
     assert "onnxruntime" not in {each.artifact.runtime for each in served}
     assert any("onnxruntime is left out" in line and "Fail: a node of the graph" in line for line in said)
-    with pytest.raises(BadInput, match="must take the network"):
+    with pytest.raises(BadInput, match="onnxruntime must take the model"):
         named = replace(case, request=replace(case.request, runtime="onnxruntime"))
         serve(named, wrapped, tmp_path / "named", "original", said.append)
 
