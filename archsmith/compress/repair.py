@@ -146,15 +146,15 @@ def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> in
     norms = [norm for norm in norms if not norm.training]
     rows = [len(next(iter(inputs.values()))) for inputs in batches]
     batches = [inputs for inputs, count in zip(batches, rows, strict=True) if 2 * count >= max(rows) > 1]
-    if not batches:
-        return 0  # a mean over single rows is none
+    if not norms or not batches:  # a mean over single rows is none
+        return 0
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
         norm.train()
     try:
-        for inputs in batches if norms else ():
+        for inputs in batches:
             with torch.no_grad(), computed_wide(small):
                 small(**inputs)
     finally:

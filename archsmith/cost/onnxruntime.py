@@ -22,8 +22,9 @@ from archsmith.errors import BadInput
 
 OUTPUT = "outputs"
 OPSET = 23  # the first with Attention: one node instead of some twenty
-WITHOUT_ROTARY = 20  # 23's RotaryEmbedding, as torch writes it, runs for a batch of one only
-WITHOUT_ATTENTION = 20  # 23's Attention takes no mask of one row, and no keys of one head for many
+# Without 23's RotaryEmbedding, which as torch writes it runs for a batch of one only, and its Attention, which takes no
+# mask of one row and no keys of one head for many.
+OLDER = 20
 
 
 class OnnxRuntime:
@@ -54,22 +55,22 @@ class OnnxRuntime:
         path.mkdir(parents=True, exist_ok=True)
         artifact = Artifact(self.name, "fp32", path / "model.onnx")
         program = capture(wrapped, example, dynamic)
-        try:
-            _write(program, example, dynamic, artifact.path, OPSET)
-            self.open(artifact)(arrays(example))
-        except OSError:  # a full disk is not the model's fault
-            raise
-        except Exception as error:  # of the converter or the runtime, each of which has its own
+        first: Exception | None = None
+        for opset in (OPSET, OLDER):
             try:
-                with plain_kernels(wrapped):
-                    program = capture(wrapped, example, dynamic)
-                _write(program, example, dynamic, artifact.path, WITHOUT_ATTENTION)
+                if first is not None:
+                    with plain_kernels(wrapped):
+                        program = capture(wrapped, example, dynamic)
+                _write(program, example, dynamic, artifact.path, opset)
                 self.open(artifact)(arrays(example))
-            except OSError:
+                return artifact
+            except OSError:  # a full disk is not the model's fault
                 raise
-            except Exception:
-                raise _refused(error, type(wrapped).__name__) from error
-        return artifact
+            except Exception as error:  # of the converter or the runtime, each of which has its own
+                first = first or error
+        reason = " ".join(f"{type(first).__name__}: {first}".split())[:300]
+        law, place = "torch.onnx.export and onnxruntime must take the model", type(wrapped).__name__
+        raise BadInput(law, reason, place, "use the runtime pytorch or openvino") from first
 
     def open(self, artifact: Artifact, threads: int = 1) -> Session:
         """A session of the file; `fixed` overrides its free dimensions. Raises `BadInput` where it cannot be read."""
@@ -158,7 +159,7 @@ def _write(
     names = {name: dict(dims) for name, dims in dynamic.items()}
     onnx_program = _export(program, example, names, opset)
     if any(node.op_type == "RotaryEmbedding" for node in onnx_program.model.graph):
-        onnx_program = _export(program, example, names, WITHOUT_ROTARY)
+        onnx_program = _export(program, example, names, OLDER)
     onnx_program.model.graph.outputs[0].name = OUTPUT
     _name_dimensions(onnx_program, names)
     tune(onnx_program.model)
@@ -179,13 +180,6 @@ def _export(
             dynamic_shapes={name: dict(dims) for name, dims in names.items()},
             opset_version=opset,
         )
-
-
-def _refused(error: Exception, place: str) -> BadInput:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return BadInput(
-        "torch.onnx.export and onnxruntime must take the model", reason, place, "use the runtime pytorch or openvino"
-    )
 
 
 def _name_dimensions(program: Any, names: Mapping[str, Mapping[int, str]]) -> None:

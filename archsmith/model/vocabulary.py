@@ -194,17 +194,14 @@ def _renumbered(loaded: Loaded, new_of: Mapping[int, int]) -> Any:
     ]
     if data.get("padding"):
         data["padding"]["pad_id"] = new_of.get(data["padding"]["pad_id"], 0)
-    _process(data.get("post_processor"), new_of)
+    _renumber_around(data.get("post_processor"), new_of)
     twin = copy.deepcopy(loaded.tokenizer)
     twin._tokenizer = Tokenizer.from_str(json.dumps(data))  # type: ignore[union-attr]
     return twin
 
 
-def _process(part: Any, new_of: Mapping[int, int]) -> None:
+def _renumber_around(part: Any, new_of: Mapping[int, int]) -> None:
     """Renumber what a post-processor puts around texts, in place."""
-    if isinstance(part, list):
-        for each in part:
-            _process(each, new_of)
     if not isinstance(part, dict):
         return
     for entry in part.get("special_tokens", {}).values() if isinstance(part.get("special_tokens"), dict) else ():
@@ -213,7 +210,7 @@ def _process(part: Any, new_of: Mapping[int, int]) -> None:
         if isinstance(part.get(name), list):
             part[name] = [part[name][0], new_of[part[name][1]]]
     for each in part.get("processors", ()):
-        _process(each, new_of)
+        _renumber_around(each, new_of)
 
 
 def _token_ids(config: Any) -> list[int]:

@@ -262,4 +262,25 @@ def test_norms_over_batches_are_calibrated_anew() -> None:
 
 def test_a_network_without_such_norms_is_not_run(known: Callable[[str], Known]) -> None:
     case = known("bert")
-    assert recalibrate(case.model, [{"nonsense": torch.zeros(1)}]) == 0
+    assert recalibrate(case.model, [{"nonsense": torch.zeros(2)}]) == 0
+
+
+def test_single_rows_calibrate_nothing() -> None:
+    """A last batch of one row has no mean over rows, and one that is alone leaves the norms as they were."""
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).eval()
+    wrapped = Named(model)
+    few, one = {"x": torch.randn(8, 4) + 3}, {"x": torch.randn(1, 4)}
+    assert recalibrate(wrapped, [one]) == 0
+    assert torch.equal(model[1].running_mean, torch.zeros(4))  # type: ignore[arg-type]
+    assert recalibrate(wrapped, [few, one]) == 1
+    torch.testing.assert_close(model[1].running_mean, few["x"].mean(0))
+
+
+class Named(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
