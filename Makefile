@@ -31,8 +31,9 @@ browser:
 	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || echo "no Chromium here: the browser test will be skipped"
 
+# Two processes: most tests keep one thread busy. A file's tests stay together, for what they share.
 test: browser check
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -m slow
