@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archsmith.model import Anatomy
-from archsmith.model.relay import Given, handed_on, relayed, run_until
+from archsmith.model.relay import Given, Relay, handed_on
 from archsmith.model.wide import computed_wide
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
@@ -125,7 +125,7 @@ def repair(
     """
     pairs = {str(number): pair for number, pair in enumerate(exits)}
     goal = _originals(original, {name: pair[0] for name, pair in pairs.items()}, batches, kept)
-    done = _Done(small, batches, layers)
+    done = Relay(small, batches, layers)
     left = []
     for number, (name, total_TR) in enumerate(goal.items()):
         exit_ = pairs[name][1]
@@ -162,24 +162,6 @@ def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> in
             norm.momentum = momentum
             norm.eval()
     return len(norms)
-
-
-class _Done:
-    """What the layers before the present exit give, on each batch: `given`."""
-
-    def __init__(self, small: nn.Module, batches: Sequence[Mapping[str, Tensor]], layers: Sequence[nn.Module]) -> None:
-        self.small, self.batches = small, batches
-        self.layers = relayed(small, batches, layers) if layers and batches else []
-        self.given = [Given() for _ in batches]
-
-    def advance(self, exit_: nn.Module) -> None:
-        """Run on until the layer that holds this exit is about to run."""
-        layer = next((each for each in self.layers if exit_ in set(each.modules())), None)
-        if layer is None:
-            return
-        for given, inputs in zip(self.given, self.batches, strict=True):
-            with handed_on(given):
-                given |= run_until(self.small, inputs, [each for each in self.layers if each not in given], layer)
 
 
 def _originals(

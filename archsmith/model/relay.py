@@ -26,8 +26,30 @@ class Given(dict[nn.Module, Any]):
     """What modules gave in one pass, in the order in which they ended."""
 
 
+class Relay:
+    """A model's passes over some batches, each layer run once: `given` is what those before the present one gave.
+
+    layers: those that may hand on; the others, and all of them where a model does not let itself be begun in the
+    middle, are run again each time.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Inputs], layers: Sequence[nn.Module]) -> None:
+        self.model, self.batches = model, batches
+        self.layers = relayed(model, batches, layers) if layers and batches else []
+        self.given = [Given() for _ in batches]
+
+    def advance(self, module: nn.Module) -> None:
+        """Run on until the layer that is this module, or holds it, is about to run."""
+        layer = next((each for each in self.layers if module in set(each.modules())), None)
+        if layer is None:
+            return
+        for given, inputs in zip(self.given, self.batches, strict=True):
+            with handed_on(given):
+                given |= run_until(self.model, inputs, [each for each in self.layers if each not in given], layer)
+
+
 class _Reached(Exception):
-    """The module that a pass was to end at is about to run."""
+    """The module that a pass was to end at is about to run, or has run."""
 
 
 @contextmanager

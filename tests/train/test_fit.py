@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections.abc import Iterator
@@ -303,3 +304,27 @@ def test_the_rate_rises_to_its_peak_once_and_then_falls(steps: int, warmup: floa
     assert all(a < b for a, b in pairwise(rates[: top + 1]))
     assert all(a > b for a, b in pairwise(rates[top:]))
     assert min(rates) >= 0 and (steps == 1 or rates[-1] < 1e-12 or warmup == 1.0)
+
+
+def test_pictures_are_learnt_and_the_weights_lie_as_they_did() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
+    pictures, own, before = torch.randn(16, 3, 8, 8), list(module.parameters()), copy.deepcopy(module.state_dict())
+    seen: list[bool] = []
+
+    def loss(rows: list[int]) -> Tensor:
+        weight = module.get_parameter("0.weight")
+        seen.append(weight.is_contiguous(memory_format=torch.channels_last))
+        return module(pictures[rows]).square().mean()
+
+    fitted = fit(module, lambda epoch: [list(range(8)), list(range(8, 16))], loss, Schedule(20, 1e-2))
+    with torch.no_grad():
+        assert fitted.loss < 0.5 * float(copy_of(module, before)(pictures).square().mean())
+    assert all(seen)
+    assert all(one is other and one.is_contiguous() for one, other in zip(module.parameters(), own, strict=True))
+
+
+def copy_of(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    other = copy.deepcopy(module)
+    other.load_state_dict(state)
+    return other.train()
