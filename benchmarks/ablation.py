@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 from record import Record, main
 
-from archsmith.compress.distil import remember_hidden
-from archsmith.evaluate.blocks import keeps_a_layer
+from archsmith.evaluate.blocks import keeps_a_layer, layer_paths, moved
 from archsmith.evaluate.trained import (
     Effort,
     Teacher,
     Trained,
     develop,
-    layer_paths,
     learning_rate,
     repaired,
     validation_loss,
@@ -111,10 +109,11 @@ def run(record: Record, options: argparse.Namespace) -> None:
         reached: dict[str, float] = {}
         for name, (who, architecture, local) in ways.items():
             steps = pace.steps(options.seconds, costs_of(case, who, architecture).macs)
-            first = int(local * steps)
+            first = int(local * steps)  # a local step runs one layer
+            layers = len([path for path in layer_paths(who.anatomy) if moved(who.anatomy, architecture, path)])
             began = time.perf_counter()
             rate = learning_rate(who, repaired(who, architecture))  # as `optimize` takes it
-            quality = 100 - loss(who, architecture, Effort(first, steps - first, BATCH, rate), request.seed)
+            quality = 100 - loss(who, architecture, Effort(first * layers, steps - first, BATCH, rate), request.seed)
             reached[name] = quality
             record.say(f"{options.seconds:g} s of training: {name}", quality, "points")
             print(f"  ({steps} steps, {time.perf_counter() - began:.0f} s)")
@@ -139,7 +138,7 @@ def loss(teacher: Teacher, architecture: Mapping[str, Value], effort: Effort, se
 
 
 def with_answers(teacher: Teacher, rng: np.random.Generator, real: float) -> Teacher:
-    """The teacher with its answers to ROWS rows, this share of them real, and its hidden states on a twelfth."""
+    """The teacher with its answers to ROWS rows, this share of them real, and a twelfth to learn on layer by layer."""
     kept = int(real * ROWS)
     task = teacher.task.extended(ROWS - kept, rng) if kept < ROWS else teacher.task
     wrapped = task.wrap(teacher.model).eval()
@@ -148,10 +147,9 @@ def with_answers(teacher: Teacher, rng: np.random.Generator, real: float) -> Tea
     found = answers(calling(wrapped), task, "train", rows)
     outputs = np.full((task.size("train"), *found.shape[1:]), np.nan, np.float32)
     outputs[rows] = found
-    layers = {path: teacher.model.get_submodule(path) for path in layer_paths(teacher.anatomy)}
     some = [int(row) for row in rng.permutation(rows)[: ROWS // 12]]
     batches = [some[begin : begin + BATCH] for begin in range(0, len(some), BATCH)]
-    return replace(teacher, task=task, outputs=outputs, hidden=remember_hidden(wrapped, task, layers, batches))
+    return replace(teacher, task=task, outputs=outputs, local=[task.inputs("train", rows) for rows in batches])
 
 
 def uniform(terrain: Terrain, ms: float) -> Point | None:

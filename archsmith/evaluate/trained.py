@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.compress.distil import Hidden, distil, distil_hidden
+from archsmith.compress.distil import distil
+from archsmith.compress.local import distil_layers
 from archsmith.compress.repair import exit_paths, recalibrate, repair
 from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy, realise
@@ -31,8 +32,8 @@ RATE_PER_POINT, RATES = 4.5e-5, (3e-5, 2.5e-4)
 class Teacher:
     """The original with its units sorted, and what was remembered of it.
 
-    `outputs` (train rows, outputs) float32, NaN where a row was not run; `hidden`: its hidden states on some rows, and
-    None where distillation is global only; `calibration`: inputs that repair refits on, none where it is left out;
+    `outputs` (train rows, outputs) float32, NaN where a row was not run; `local`: inputs that layers learn on one by
+    one, none where distillation is global only; `calibration`: inputs that repair refits on, none where it is left out;
     `answered` (rows, outputs): the original's outputs on validation, None where nothing is compared with it.
     """
 
@@ -40,7 +41,7 @@ class Teacher:
     anatomy: Anatomy
     task: Task
     outputs: np.ndarray | None = None
-    hidden: Hidden | None = None
+    local: Sequence[Mapping[str, Tensor]] = ()
     calibration: Sequence[Mapping[str, Tensor]] = ()
     answered: np.ndarray | None = None
 
@@ -124,14 +125,13 @@ def teach(
     wrapped = task.wrap(small).eval()
     total = effort.local_steps + effort.steps
     pairs = _layer_pairs(teacher, small, architecture)
-    if effort.local_steps and pairs and teacher.hidden and (checkpoint is None or not checkpoint.exists()):
-        distil_hidden(
+    if effort.local_steps and pairs and teacher.local and (checkpoint is None or not checkpoint.exists()):
+        distil_layers(
+            task.wrap(teacher.model).eval(),
             wrapped,
-            task,
-            teacher.hidden,
-            pairs,
-            Schedule(effort.local_steps, effort.learning_rate),
-            seed,
+            [(teacher.model.get_submodule(goal), layer) for goal, layer in pairs],
+            teacher.local,
+            Schedule(effort.local_steps, effort.learning_rate, seed=seed),
             kept=kept_stream(teacher.anatomy, architecture),
             progress=(lambda step: progress(step, total)) if progress else None,
         )

@@ -47,6 +47,14 @@ class Relay:
             with handed_on(given):
                 given |= run_until(self.model, inputs, [each for each in self.layers if each not in given], layer)
 
+    def passed(self, number: int, module: nn.Module) -> Tensor:
+        """The first tensor that a module gives on a batch, in a pass that begins at the present layer and ends there.
+
+        With a gradient where one is asked for.
+        """
+        with handed_on(self.given[number]), computed_wide(self.model):
+            return leaving(self.model, self.batches[number], module)
+
 
 class _Reached(Exception):
     """The module that a pass was to end at is about to run, or has run."""
@@ -88,6 +96,24 @@ def run_until(model: nn.Module, inputs: Inputs, layers: Iterable[nn.Module], sto
         for hook in hooks:
             hook.remove()
     return found
+
+
+def leaving(model: nn.Module, inputs: Inputs, module: nn.Module) -> Tensor:
+    """The first tensor that a module gives in a pass, which ends there. Raises ValueError where it does not run."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, args: Any, out: Any) -> None:
+        found.append(out if isinstance(out, Tensor) else next(x for x in tree_leaves(out) if isinstance(x, Tensor)))
+        raise _Reached
+
+    hook = module.register_forward_hook(note)
+    try:
+        model(**inputs)
+    except _Reached:
+        return found[0]
+    finally:
+        hook.remove()
+    raise ValueError("a layer must run in every pass; one did not")
 
 
 def relayed(model: nn.Module, batches: Sequence[Inputs], layers: Iterable[nn.Module]) -> list[nn.Module]:

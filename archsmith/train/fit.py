@@ -92,7 +92,7 @@ def fit(
     """
     turned = not twins and any(isinstance(part, nn.Conv2d) for part in module.modules())
     if turned:  # a step of a ResNet takes half the time; twins share what is stored, so theirs stays where it is
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimisers, restore = _optimisers(module, schedule)
     crew = Crew(module, loss, twins)
     state = _State(optimisers)
@@ -122,7 +122,7 @@ def fit(
         crew.close()
         restore()
         if turned:
-            module.to(memory_format=torch.contiguous_format)
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         module.eval()
         module.zero_grad(set_to_none=True)
     if best is not None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from archsmith.compress.distil import remember_hidden
 from archsmith.evaluate.rank import order_units, rank_units
 from archsmith.evaluate.trained import (
     RATES,
@@ -24,7 +23,6 @@ from archsmith.evaluate.trained import (
     develop,
     distance,
     kept_stream,
-    layer_paths,
     learning_rate,
     moved,
     repaired,
@@ -168,9 +166,9 @@ def make_teacher(family: str, tiny: Callable[..., Any], task: Any) -> Teacher:
     ranked = reorder(model, anatomy, order_units(rank_units(model, anatomy, task, np.random.default_rng(0), 32)))
     wrapped = task.wrap(ranked).eval()
     rows = list(task.batches("train", 16))
-    hidden = remember_hidden(wrapped, task, {p: ranked.get_submodule(p) for p in layer_paths(anatomy)}, rows[:2])
     outputs = answers(calling(wrapped), task, "train")
-    return Teacher(ranked, anatomy, task, outputs, hidden, [task.inputs("train", batch) for batch in rows[:3]])
+    inputs = [task.inputs("train", batch) for batch in rows[:3]]
+    return Teacher(ranked, anatomy, task, outputs, inputs[:2], inputs)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +275,7 @@ def test_whatever_may_be_skipped_is_repaired_around(
         assert all(torch.isfinite(p).all() for p in small.parameters())
 
 
-def test_a_network_without_layers_needs_no_hidden_states(teacher: Teacher) -> None:
+def test_a_network_without_layers_learns_globally(teacher: Teacher) -> None:
     bare = Anatomy({name: replace(axis, layer=None) for name, axis in teacher.anatomy.axes.items()}, {}, ())
     _, fitted = develop(replace(teacher, anatomy=bare), {f"{L}.0.ffn": 8}, Effort(local_steps=30, steps=2), 0)
     assert fitted is not None and fitted.steps == 2
