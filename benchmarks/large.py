@@ -1,4 +1,5 @@
-"""A Llama of 1.24 billion parameters in bf16 shards: seen, certified, cut, and saved in shards, in how much memory.
+"""A Llama of 1.24 billion parameters in bf16 shards: seen, certified, cut, and saved in shards; ranked, repaired and
+distilled layer by layer; in how much memory.
 
 The shape is that of Llama-3.2-1B (Meta 2024), the weights are random. Memory is the process's peak above what it held
 when its libraries had been imported and used once, over the bytes of the weights.
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +22,18 @@ import transformers
 from record import Record, main
 from seeing import peak, warm_up
 
-from archsmith.model import cut, examine, plan
+from archsmith.compress.local import distil_layers
+from archsmith.evaluate.rank import order_units, rank_units
+from archsmith.evaluate.trained import Teacher, repaired
+from archsmith.model import cut, examine, plan, reorder
 from archsmith.model.load import load
 from archsmith.model.save import save
+from archsmith.tasks import LanguageModelling
+from archsmith.tasks.split import SplitReport
+from archsmith.train import Schedule
 
 SECONDS, PEAK = 600.0, 2.5
+RANKED, CALIBRATED, LENGTH, STEPS = 16, 8, 64, 8  # windows, and their tokens; of local distillation
 SHAPE = {"vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
          "num_key_value_heads": 8, "intermediate_size": 8192, "head_dim": 64, "tie_word_embeddings": True}  # fmt: skip
 
@@ -32,7 +41,7 @@ SHAPE = {"vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 16, "nu
 def run(record: Record, options: argparse.Namespace) -> None:
     """Seconds and peak of inspecting, cutting and saving."""
     if options.child:
-        {"make": make, "cut": halve}[options.child](options.work)
+        {"make": make, "cut": halve, "mend": mend}[options.child](options.work)
         return
     with tempfile.TemporaryDirectory() as folder:
         work = options.work or Path(folder)
@@ -48,6 +57,12 @@ def run(record: Record, options: argparse.Namespace) -> None:
         record.say("loaded and cut and saved and loaded back", found["saving"], "s")
         record.say("peak memory, cut and saved too", found["peak"], "x the weights", found["peak"] <= PEAK)
         record.say("inspect and certify", found["seconds"], "s", found["seconds"] <= SECONDS)
+        found = child("mend", work, record.data)
+        record.say(f"ranked on {RANKED * LENGTH} tokens", found["ranking"], "s")
+        record.say(f"cut, repaired on {CALIBRATED * LENGTH} tokens", found["repairing"], "s")
+        record.say(f"distilled, {STEPS} steps a layer", found["distilling"], "s")
+        record.say("loss of the layers after it, over that before", found["loss"], "", found["loss"] < 1)
+        record.say("peak memory of all three", found["peak"], "x the weights", found["peak"] <= PEAK)
 
 
 def child(what: str, work: Path, data: Path) -> dict[str, float]:
@@ -94,6 +109,52 @@ def halve(work: Path) -> None:
         "peak": (peak() - own) / size,
     }
     print(json.dumps(found))
+
+
+def mend(work: Path) -> None:
+    """Load, examine, rank; keep the better half of each feed-forward width and three layers of four; repair, distil."""
+    warm_up()
+    own = peak()
+    loaded = load(str(work / "model"))
+    assert loaded.example is not None
+    size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    anatomy = examine(loaded.model, loaded.example, np.random.default_rng(0))
+    task, rng = random_text(int(loaded.model.config.vocab_size)), np.random.default_rng(1)
+    began = time.perf_counter()
+    model = reorder(loaded.model, anatomy, order_units(rank_units(loaded.model, anatomy, task, rng, RANKED)))
+    ranking = time.perf_counter() - began
+    del loaded
+    layers = [name for name, branch in anatomy.branches.items() if branch.kind == "layer"]
+    architecture: dict[str, Any] = {n: axis.size // 2 for n, axis in anatomy.axes.items() if axis.kind == "ffn"}
+    architecture |= dict.fromkeys(layers[3::4], False)
+    inputs = [task.inputs("train", range(begin, begin + 4)) for begin in range(0, CALIBRATED, 4)]
+    began = time.perf_counter()
+    small = repaired(Teacher(model, anatomy, task, calibration=inputs), architecture)
+    repairing = time.perf_counter() - began
+    began = time.perf_counter()
+    whole, part = model.get_submodule("model.layers"), small.get_submodule("model.layers")
+    goals = [*(number - 1 for number in range(len(whole)) if number % 4 != 3 and number), len(whole) - 1]
+    pairs = [(whole[goal], layer) for goal, layer in zip(goals, part, strict=True)]
+    wrapped = (task.wrap(model).eval(), task.wrap(small).eval())
+    first, last = (
+        sum(distil_layers(*wrapped, pairs, inputs, Schedule(steps * len(pairs), 2e-4))) for steps in (1, STEPS)
+    )
+    found = {
+        "ranking": ranking,
+        "repairing": repairing,
+        "distilling": time.perf_counter() - began,
+        "loss": last / first,
+        "peak": (peak() - own) / size,
+    }
+    print(json.dumps(found))
+
+
+def random_text(vocabulary: int) -> LanguageModelling:
+    """Windows of random tokens: what is measured does not depend on what they say."""
+    tokens = np.random.default_rng(2).integers(0, vocabulary, (RANKED + CALIBRATED) * LENGTH)
+    starts = np.arange(0, len(tokens), LENGTH)
+    tokenizer: Any = None  # nothing is read
+    return LanguageModelling({"train": tokens}, {"train": starts}, LENGTH, tokenizer, SplitReport({}))
 
 
 if __name__ == "__main__":
