@@ -127,11 +127,13 @@ class _Roles:
             return "residual"
         if atom in self.heads and producers and consumers:
             return self.heads[atom]
-        if any(use.is_convolution for use in producers + consumers):
+        through = [use for use in producers if use in consumers]  # a convolution of each channel by itself
+        producers, consumers = ([use for use in uses if use not in through] for uses in (producers, consumers))
+        exits = [use for use in consumers if use.number in self.exits]
+        if any(use.is_convolution for use in producers + consumers) or (through and exits != consumers):
             return "channels"
-        ends_branch = any(use.number in self.exits for use in consumers)
         # In a product (heads x width of a head) it is no hidden layer's width but one inside every head.
-        if producers and ends_branch and all(len(resolve(use.inside)) == 1 for use in consumers):
+        if producers and exits and all(len(resolve(use.inside)) == 1 for use in consumers):
             return "ffn"
         return "width"
 

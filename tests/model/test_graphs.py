@@ -40,6 +40,21 @@ class Depthwise(nn.Module):
         return self.out(self.down(self.norm(self.depth(self.up(x))).relu()).mean((2, 3)))
 
 
+class Mixed(nn.Module):
+    """A feed-forward layer whose units each mix positions; `gated`: they are read by something else besides."""
+
+    def __init__(self, gated: bool) -> None:
+        super().__init__()
+        self.into, self.up, self.down, self.out = nn.Linear(4, 8), nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+        self.depth, self.gate = nn.Conv1d(12, 12, 3, padding=1, groups=12), nn.Linear(12, 1) if gated else None
+
+    def forward(self, x):
+        x = self.into(x)
+        hidden = self.depth(self.up(x).transpose(1, 2)).transpose(1, 2)
+        share = 1 if self.gate is None else self.gate(hidden).sigmoid()
+        return self.out(x + self.down(hidden.relu()) * share)
+
+
 class Reused(nn.Module):
     """One block used twice on a residual stream, with an addition in place."""
 
@@ -169,6 +184,8 @@ IMAGE, VECTOR = torch.randn(2, 3, 6, 6), torch.randn(2, 7, 4)
 ACCEPTED = [
     (Flat, {"x": IMAGE}, {"conv.channels": 6}),
     (Depthwise, {"x": IMAGE}, {"up.channels": 8, "down.channels": 4}),
+    (lambda: Mixed(False), {"x": VECTOR}, {"residual": 8, "ffn": 12}),
+    (lambda: Mixed(True), {"x": VECTOR}, {"residual": 8, "up.channels": 12}),
     (Reused, {"x": VECTOR}, {"residual": 8, "ffn": 12}),
     (Tied, {"x": torch.randint(0, 20, (2, 5))}, {"table.width": 8}),
     (Gated, {"x": VECTOR}, {"up.width": 10}),
