@@ -81,6 +81,7 @@ FAMILIES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
         | {"norm_rel_ebd": "layer_norm", "share_att_key": True, "type_vocab_size": 0},
     ),
+    "bloom": ("BloomForCausalLM", "BloomConfig", {"vocab_size": 96, "hidden_size": 36, "n_layer": 2, "n_head": 6}),
     "mpnet": ("MPNetForSequenceClassification", "MPNetConfig", {**ENCODER, "pad_token_id": 1}),
 }
 

@@ -29,11 +29,23 @@ class Place:
     index: np.ndarray
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where an axis enters a module in a tensor that was made outside of it with something different for each unit
+    (slopes of heads): dimension `dim` of `argument`, in which each unit is followed by `inner` positions of its own."""
+
+    module: str
+    argument: str
+    dim: int
+    inner: int
+
+
 @dataclass(frozen=True, eq=False)
 class Axis:
     """One width: every place that must be cut together. `size` units; `layer`: the list entry it lies in.
 
     `integers`: (module, attribute) pairs of whole numbers baked into modules that shrink in proportion to it.
+    `entries`: of what modules are given there, they take the kept units alone.
     """
 
     name: str
@@ -42,6 +54,7 @@ class Axis:
     places: tuple[Place, ...]
     layer: str | None = None
     integers: tuple[tuple[str, str], ...] = ()
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from archsmith.model.anatomy import Axis, AxisKind, Place
+from archsmith.model.anatomy import Axis, AxisKind, Entry, Place
 from archsmith.model.labels import Atom, Label, Mismatch, freeze, leaves, positions, resolve, root, size, units
+from archsmith.model.rules import CONSTANT
 from archsmith.model.share import ancestors, common, is_entry, owner
 from archsmith.model.trace import Traced, Use
 
@@ -28,7 +29,7 @@ def propose(traced: Traced, model: nn.Module) -> tuple[list[Candidate], dict[str
     """The axes that a trace found, in the order of the model's parameters, and "parameter[dim]" -> why it is frozen."""
     atoms = _places(traced)
     frozen = _frozen(traced)
-    roles = _Roles(traced)
+    roles, entries = _Roles(traced), _entries(traced)
     candidates: list[Candidate] = []
     for atom, places in atoms.items():
         if atom.frozen:
@@ -37,7 +38,17 @@ def propose(traced: Traced, model: nn.Module) -> tuple[list[Candidate], dict[str
             frozen[f"{places[0].parameter}[{places[0].dim}]"] = "nothing else depends on this width"
             continue
         kind = roles.kind(atom)
-        axis = Axis(roles.name(atom, kind, places), kind, atom.size, tuple(places), entry_of(model, places))
+        if atom in entries and kind not in ("heads", "kv_groups"):
+            frozen[f"{places[0].parameter}[{places[0].dim}]"] = CONSTANT
+            continue
+        axis = Axis(
+            roles.name(atom, kind, places),
+            kind,
+            atom.size,
+            tuple(places),
+            entry_of(model, places),
+            entries=tuple(entries.get(atom, ())),
+        )
         candidates.append(Candidate(axis, atom, _multiples(traced, atom)))
     return _distinct(candidates), frozen
 
@@ -63,6 +74,17 @@ def _places(traced: Traced) -> dict[Atom, list[Place]]:
                     found.setdefault(atom, []).append(Place(name, dim, positions(unit, atom.size)))
                 except Mismatch as error:
                     freeze((atom,), str(error))
+    return found
+
+
+def _entries(traced: Traced) -> dict[Atom, list[Entry]]:
+    """Every atom that enters a module in a tensor made outside, with where."""
+    found: dict[Atom, list[Entry]] = {}
+    for entered in traced.entered:
+        atoms = resolve(entered.label)
+        for place, atom in enumerate(atoms):
+            entry = Entry(entered.module, entered.argument, entered.dim, size(atoms[place + 1 :]))
+            found.setdefault(atom, []).append(entry)
     return found
 
 
@@ -161,9 +183,5 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
         name = "residual" if axis.kind == "residual" and streams == 1 else axis.name.strip(".")
         names[name] += 1
         name = name if names[name] == 1 else f"{name}#{names[name]}"
-        renamed.append(
-            Candidate(
-                Axis(name, axis.kind, axis.size, axis.places, axis.layer), root(candidate.atom), candidate.multiples
-            )
-        )
+        renamed.append(Candidate(replace(axis, name=name), root(candidate.atom), candidate.multiples))
     return renamed

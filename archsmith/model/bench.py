@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from archsmith.model.anatomy import Anatomy, Axis, Branch, Place
-from archsmith.model.cut import Plan, cut, kept_positions, put_positions
+from archsmith.model.cut import Plan, cut, kept_positions, put_entries, put_positions
 from archsmith.model.reference import Reference
 from archsmith.model.running import Inputs, deviation, give_back_memory, like, main_outputs, run
 from archsmith.model.share import replace, skeleton, tensors
@@ -88,7 +88,9 @@ class Bench:
         changed = [Axis(a.name, a.kind, a.size, (only,)) if only else a for a in axes]
         self.tidy()
         model = skeleton(self.model)
-        put_positions(model, kept_positions(draft(changed, orders), tensors(model)))
+        drafted = draft(changed, orders)
+        put_positions(model, kept_positions(drafted, tensors(model)))
+        put_entries(model, drafted)
         return self.differ(self.run(model), self.outputs)
 
     def cut(self, axes: Sequence[Axis], keep: Mapping[str, np.ndarray]) -> Runs:

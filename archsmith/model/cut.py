@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.errors import BadInput
-from archsmith.model.anatomy import Anatomy, Axis, Branch
+from archsmith.model.anatomy import Anatomy, Axis, Branch, Entry
 from archsmith.model.modeling_archsmith import set_value
 from archsmith.model.remove import remove
 from archsmith.model.share import replace, skeleton, tensors, within
-from archsmith.model.stubs import Heads
+from archsmith.model.stubs import Heads, taking
 
 Positions = Mapping[str, Mapping[int, np.ndarray]]
 
@@ -85,6 +85,7 @@ def cut(model: nn.Module, plan: Plan, before_removal: Callable[[nn.Module], None
     """
     small = skeleton(model)
     put_positions(small, kept_positions(plan, tensors(small)))
+    put_entries(small, plan)
     for axis in plan.axes:
         scale_integers(small, axis, len(plan.keep[axis.name]))
     if before_removal is not None:
@@ -135,6 +136,23 @@ def put_positions(model: nn.Module, kept: Positions) -> None:
             _fit(module, shapes[id(main)], tuple(main.shape))
         if type(module) is nn.MultiheadAttention and len(set(module.out_proj.weight.shape)) > 1:
             module.__class__ = Heads
+
+
+def put_entries(model: nn.Module, plan: Plan) -> None:
+    """Let modules take, of what they are given from outside, the kept units alone."""
+    for axis in plan.axes:
+        for entry in axis.entries:
+            _take(model.get_submodule(entry.module), entry, axis.size, plan.keep[axis.name])
+
+
+def _take(module: nn.Module, entry: Entry, units: int, keep: Sequence[int]) -> None:
+    """In this order; of what was cut before, a part of what it kept. Outer units come before those within them."""
+    here = (entry.argument, entry.dim)
+    taken = {(*row[:2], row[3]): row for row in getattr(module, "taken", ())}
+    before = taken.get((*here, entry.inner), (*here, units, entry.inner, tuple(range(units))))
+    taken[*here, entry.inner] = (*before[:4], tuple(before[4][unit] for unit in keep))
+    module.__class__ = taking(type(module))
+    module.taken = tuple(sorted(taken.values(), key=lambda row: -row[3]))  # type: ignore[assignment]
 
 
 # What layers of torch and transformers say about the shape of their weight: attribute -> its dimension.

@@ -16,11 +16,13 @@ from torch import nn
 from archsmith.errors import ArchsmithError
 from archsmith.model.modeling_archsmith import POSITION_NAMES, STUBS, Smaller, rebuild
 from archsmith.model.share import within
+from archsmith.model.stubs import Taking
 
 Record = dict[str, Any]
 LISTS = (nn.ModuleList, nn.Sequential)
 LAYER_COUNTS = frozenset(["num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "depth"])
 LAYER_COUNTS |= {"encoder_layers", "decoder_layers"}
+TAKING = Taking.__name__  # a stub that keeps the parts of the module in whose place it stands
 MOST_CHANGES = 8  # a model cut evenly shows few different numbers; only such a cut can be said by a config
 
 
@@ -73,7 +75,7 @@ def _stubs(full: nn.Module, small: nn.Module) -> dict[str, str | None]:
     """Paths where the cut model has a stub or nothing. `full` gets the same."""
     stubs: dict[str, str | None] = {}
     for path, module in list(full.named_modules()):
-        if path == "" or any(path.startswith(f"{gone}.") for gone in stubs):
+        if path == "" or any(path.startswith(f"{gone}.") for gone, name in stubs.items() if name != TAKING):
             continue
         new = small.get_submodule(path) if _has(small, path) else None
         if new is not None and _same_class(type(new), type(module)):
@@ -158,7 +160,7 @@ def unlike(full: frozenset[tuple[str, str, str]], small: frozenset[tuple[str, st
     >>> unlike(frozenset([norm, ("", "width", "4")]), frozenset([stub, ("", "width", "3")]))
     2
     """
-    stubs = {path for path, name, value in small if name == "type" and value in STUBS}
+    stubs = {path for path, name, value in small if name == "type" and value in STUBS and value != TAKING}
     return sum(not any(within(path, stub) for stub in stubs) for path, _, _ in full ^ small)
 
 

@@ -155,6 +155,20 @@ def _unite(a: Atom, b: Atom) -> None:
         freeze((a,), reason)
 
 
+def renewed(label: Label, reason: str) -> Label:
+    """The label with a new atom for each that is frozen for this reason, all of it; the same label where none is.
+
+    >>> heads, place = fresh(12, "a constant"), fresh(8, "the input")
+    >>> [atom.reason for atom in renewed(place + heads, "a constant")]
+    ['the input', '']
+    """
+    atoms = resolve(label)
+    known = [all(leaf.reason == reason for leaf in leaves((atom,))) for atom in atoms]
+    if not any(known):
+        return label
+    return tuple(Atom(atom.size) if old else atom for atom, old in zip(atoms, known, strict=True))
+
+
 def regroup(labels: Sequence[Label], shape: Sequence[int]) -> list[Label]:
     """The labels after `view(shape)`: the same atoms in the same order, grouped anew, split where needed.
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from archsmith.model.stubs import Bias, Heads, Skip
+from archsmith.model.stubs import Bias, Heads, Skip, Taking, taking
 
-STUBS: dict[str, type[nn.Module]] = {"Bias": Bias, "Heads": Heads, "Skip": Skip}
+STUBS: dict[str, type[nn.Module]] = {"Bias": Bias, "Heads": Heads, "Skip": Skip, "Taking": Taking}
 POSITION_NAMES = ("layer_idx", "layer_id")  # a layer's place in the key-value cache: follows its place in the list
 
 
@@ -36,7 +36,9 @@ def rebuild(model: nn.Module, record: Mapping[str, Any]) -> None:
         keep_entries(model, path, indices)
     for path, name in record.get("stubs", {}).items():
         module = model.get_submodule(path)
-        if name is not None and type(module) is not nn.Module and issubclass(STUBS[name], type(module)):
+        if name == "Taking":
+            module.__class__ = taking(type(module))
+        elif name is not None and type(module) is not nn.Module and issubclass(STUBS[name], type(module)):
             module.__class__ = STUBS[name]  # the same parts with another forward
         else:
             replace(model, path, None if name is None else new_stub(name))

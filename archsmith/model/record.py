@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from archsmith.model.anatomy import Anatomy, Axis, Branch, Certificate, Place
+from archsmith.model.anatomy import Anatomy, Axis, Branch, Certificate, Entry, Place
 
 
 def anatomy_to_json(anatomy: Anatomy) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def anatomy_to_json(anatomy: Anatomy) -> dict[str, Any]:
                 "size": axis.size,
                 "layer": axis.layer,
                 "integers": [list(pair) for pair in axis.integers],
+                "entries": [asdict(entry) for entry in axis.entries],
                 "places": [[place.parameter, place.dim, np.asarray(place.index).tolist()] for place in axis.places],
             }
             for axis in anatomy.axes.values()
@@ -43,7 +44,8 @@ def anatomy_from_json(data: Mapping[str, Any]) -> Anatomy:
     for row in data["axes"]:
         places = tuple(Place(name, dim, np.asarray(index, dtype=np.int64)) for name, dim, index in row["places"])
         integers = tuple((module, attribute) for module, attribute in row["integers"])
-        axes[row["name"]] = Axis(row["name"], row["kind"], row["size"], places, row["layer"], integers)
+        entries = tuple(Entry(**entry) for entry in row.get("entries", ()))
+        axes[row["name"]] = Axis(row["name"], row["kind"], row["size"], places, row["layer"], integers, entries)
     branches = {row["name"]: Branch(**{**row, "axes": tuple(row["axes"])}) for row in data["branches"]}
     certificates = tuple(
         Certificate(**{**row, "error": math.inf if row["error"] is None else row["error"]})

@@ -199,9 +199,9 @@ def shipped_code(base: type[nn.Module], config: Any, auto: str) -> str:
     """The modeling file for one class: the rebuilding code of this package, its stubs, the class and its config."""
     stub_code = inspect.getsource(stubs).split("\nclass ", 1)[1]
     code = inspect.getsource(modeling_archsmith)
-    line = "from archsmith.model.stubs import Bias, Heads, Skip\n"
+    line = "from archsmith.model.stubs import Bias, Heads, Skip, Taking, taking\n"
     assert line in code
-    code = code.replace(line, f"import transformers\n\n\nclass {stub_code.rstrip()}\n\n")
+    code = code.replace(line, f"import inspect\n\nimport transformers\n\n\nclass {stub_code.rstrip()}\n\n")
     name, config_name = base.__name__, type(config).__name__
     return f"""{code}
 

@@ -1,5 +1,6 @@
 """What stands where a piece was cut out. Self-contained: this text is shipped inside saved models."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -37,6 +38,36 @@ class Bias(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = self._parameters.get("bias")
         return torch.zeros_like(x) if bias is None else bias.expand(*x.shape[:-1], -1)
+
+
+class Taking(nn.Module):
+    """Comes before the class of a module that is given a tensor with something for each unit, made outside (slopes of
+    heads): it takes what belongs to the kept units.
+
+    `taken`: (argument, dimension, units, positions of each, kept units) of such tensors.
+    """
+
+    taken: tuple[tuple[str, int, int, int, tuple[int, ...]], ...] = ()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(inspect.signature(super().forward).parameters, args, strict=False))
+        values = {**given, **kwargs}
+        for argument, dim, units, inner, kept in self.taken:
+            if isinstance(values.get(argument), torch.Tensor):
+                apart = values[argument].unflatten(dim, (-1, units, inner))
+                chosen = apart.index_select(dim + 1, torch.tensor(kept, device=apart.device))
+                values[argument] = chosen.flatten(dim, dim + 2)
+        return super().forward(*(values[name] for name in given), *args[len(given) :], **{n: values[n] for n in kwargs})
+
+
+_TAKING: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def taking(base: type[nn.Module]) -> type[nn.Module]:
+    """`Taking` before this class; the same for the same class."""
+    if not issubclass(base, Taking) and base not in _TAKING:
+        _TAKING[base] = type(Taking.__name__, (Taking, base), {})
+    return _TAKING.get(base, base)
 
 
 class Heads(nn.MultiheadAttention):

@@ -6,6 +6,7 @@ the trace writes down how data flows: products with parameters, additions to a r
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from archsmith.model import rules_layers  # noqa: F401  (fills the table)
-from archsmith.model.labels import Label, Mismatch, freeze, fresh
-from archsmith.model.rules import Book, Call, find
+from archsmith.model.labels import Label, Mismatch, freeze, fresh, renewed
+from archsmith.model.rules import CONSTANT, Book, Call, find
 from archsmith.model.running import main_outputs
 from archsmith.model.wide import computed_wide
 
@@ -71,6 +72,16 @@ class ModuleCall:
     gave: int
 
 
+@dataclass(frozen=True)
+class Entered:
+    """A dimension of a tensor that a module was given, with a label that holds within that call alone."""
+
+    module: str
+    argument: str
+    dim: int
+    label: Label
+
+
 @dataclass
 class Traced:
     """All that one pass showed. `means`: of each operator in `AVERAGES` its name and what (dimension, label) it
@@ -80,6 +91,7 @@ class Traced:
     uses: list[Use] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
+    entered: list[Entered] = field(default_factory=list)
     heads: list[Label] = field(default_factory=list)
     means: list[tuple[str, list[tuple[int, Label]]]] = field(default_factory=list)
     readers: dict[int, set[str]] = field(default_factory=dict)
@@ -107,7 +119,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         super().__init__()  # type: ignore[no-untyped-call]
         self.book, self.found, self.number = Book(), Traced(), 0
         self.flows: dict[int, _Flow] = {}
-        self.open_calls: list[tuple[str, int]] = []  # modules being run, and how many additions there were before
+        # Modules being run, how many additions there were before, and the labels outside of what they were given.
+        self.open_calls: list[tuple[str, int, list[tuple[Tensor, list[Label]]]]] = []
         for name, tensor in tensors.items():
             self.found.parameters[name] = self.book[tensor]
             self.flows[id(tensor)] = _Flow(stream=-1, name=name, constant=True)
@@ -147,6 +160,22 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
             self.book[tensor]  # keeps it alive
             self.flows[id(tensor)] = _Flow(stream=len(self.flows))
         return self.flows[id(tensor)]
+
+    def enter(self, name: str, given: Mapping[str, Any]) -> list[tuple[Tensor, list[Label]]]:
+        """Constants made outside a module (slopes of its heads) are within it what it makes of them: they get labels of
+        their own, but for their last dimension (tables of positions). Returns the labels that they had."""
+        before = []
+        for argument, tensor in given.items():
+            if not isinstance(tensor, Tensor) or tensor.dim() < 2:
+                continue
+            labels = self.book[tensor]
+            inside = [*(renewed(label, CONSTANT) for label in labels[:-1]), labels[-1]]
+            changed = [dim for dim, (new, old) in enumerate(zip(inside, labels, strict=True)) if new is not old]
+            if changed:
+                self.found.entered += [Entered(name, argument, dim, inside[dim]) for dim in changed]
+                before.append((tensor, list(labels)))
+                self.book[tensor] = inside
+        return before
 
     def _flow(self, call: Call) -> None:
         sources = [self.flow(tensor) for tensor in call.tensors]
@@ -243,7 +272,8 @@ def first_tensor(*values: Any) -> Tensor | None:
 
 def _entering(mode: Trace, name: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-        mode.open_calls.append((name, len(mode.found.additions)))
+        before = mode.enter(name, _named(module, args, kwargs))
+        mode.open_calls.append((name, len(mode.found.additions), before))
 
     return hook
 
@@ -251,7 +281,9 @@ def _entering(mode: Trace, name: str) -> Any:
 def _leaving(mode: Trace, name: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         entered, left = first_tensor(args, kwargs), first_tensor(out)
-        _, before = mode.open_calls.pop()
+        _, before, outside = mode.open_calls.pop()
+        for tensor, labels in outside:
+            mode.book[tensor] = labels
         if entered is None or left is None:
             return
         mode.found.calls.append(
@@ -268,6 +300,14 @@ def _leaving(mode: Trace, name: str) -> Any:
         )
 
     return hook
+
+
+def _named(module: nn.Module, args: Any, kwargs: Any) -> Mapping[str, Any]:
+    """What a module was given, by argument; nothing where it does not say their names."""
+    try:
+        return inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {}
 
 
 def _items(out: Any) -> int:

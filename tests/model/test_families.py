@@ -73,13 +73,14 @@ EXPECTED = {
     "modernbert": ("heads 3 ffn 3 residual 1 width 1", "layer 3 attention 3 ffn 3"),
     "deberta-v2": ("heads 3 ffn 3 residual 1 width 4", "layer 3 attention 3 ffn 3"),
     "mpnet": ("heads 1 ffn 3 residual 1 width 1", "layer 3 attention 3 ffn 3"),
+    "bloom": ("heads 2 ffn 2 residual 1 width 2", "layer 2 ffn 2"),
     "opt": ("heads 2 ffn 2 residual 1", "layer 2 attention 2 ffn 2"),
     "gpt-neox": ("heads 2 ffn 2 residual 1", "layer 2 attention 2 ffn 2"),
     "whisper": ("heads 6 ffn 4 residual 2 channels 1", "layer 4 attention 6 ffn 4"),
     "resnet": ("channels 9 residual 2", "layer 2"),
     "convnext": ("ffn 4 channels 2", "layer 5 ffn 4"),
 }
-TWICE = ["bert", "gpt2", "qwen2", "resnet"]
+TWICE = ["bert", "gpt2", "qwen2", "resnet", "bloom"]
 
 
 @cache
