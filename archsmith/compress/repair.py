@@ -1,11 +1,13 @@
-"""Closed-form repair: refit the linear layers that read what was cut, so that the residual stream stays where it was.
+"""Closed-form repair: refit the layers that read what was cut, so that the residual stream stays where it was.
 
-For each exit (the linear layer whose output is added to the residual stream), in the order of the network, on
-calibration data: with x the exit's input in the small model, r the residual there and s the original's sum (output +
-residual), find W, b that minimise |x W' + b - (s - r)|^2 + lambda |W - W_now|^2. Aiming at s - r and not at the
-original's output lets each exit also undo what the cuts before it did to the stream.
+For each exit (the linear layer or convolution whose output is added to the residual stream), in the order of the
+network, on calibration data: with x the exit's input in the small model, r the residual there and s the original's sum
+(output + residual), find W, b that minimise |x W' + b - (s - r)|^2 + lambda |W - W_now|^2. Aiming at s - r and not at
+the original's output lets each exit also undo what the cuts before it did to the stream. A norm over batches between an
+exit and its sum multiplies each channel by a number: what is aimed at is divided by it.
 
-T: tokens (padding left out), K: inputs of the exit, R: residual width.
+T: tokens or positions (padding left out), K: inputs of the exit (of a convolution: channels x kernel), R: residual
+width.
 """
 
 from __future__ import annotations
@@ -16,23 +18,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from archsmith.compress.norms import BatchNorm, restate, scale_of
 from archsmith.model import Anatomy
 from archsmith.model.relay import Given, Relay, handed_on
 from archsmith.model.wide import computed_wide
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
+LEAST_SCALE = 1e-3  # of a channel in a norm, below which what enters it is left alone
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
 
 
 @dataclass(frozen=True)
 class Sum:
-    """One exit in one forward pass: its input (..., K), the residual it is added to, and the sum, both (..., R)."""
+    """One exit in one forward pass: its input, what it gave, and the sum with the residual, (..., R) or (N, R, H, W).
+
+    `norm`: the norm over batches between the exit and the sum, if there is one.
+    """
 
     x: Tensor
-    residual: Tensor
+    output: Tensor
     total: Tensor
+    norm: BatchNorm | None = None
 
 
 class _Enough(Exception):
@@ -45,26 +54,32 @@ class _Watch(TorchDispatchMode):
     def __init__(self, last: str | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.last = last
-        self.waiting: dict[int, tuple[str, Tensor, Tensor]] = {}
+        self.waiting: dict[int, tuple[str, Tensor, Tensor, BatchNorm | None, Tensor]] = {}
         self.sums: dict[str, Sum] = {}
 
     def note(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self.waiting[output.data_ptr()] = (name, args[0], output)
+            self.waiting[output.data_ptr()] = (name, args[0], output, None, output)
 
         return hook
+
+    def pass_on(self, norm: nn.Module, args: Any, output: Any) -> None:
+        """A hook of norms: what an exit gave goes through."""
+        if isinstance(norm, BatchNorm) and not norm.training and args[0].data_ptr() in self.waiting:
+            name, x, given, _, _ = self.waiting.pop(args[0].data_ptr())
+            self.waiting[output.data_ptr()] = (name, x, given.clone(), norm, output)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         seen = None
         if func in ADDITIONS and self.waiting and all(isinstance(a, Tensor) for a in args[:2]):
             for mine, other in ((args[0], args[1]), (args[1], args[0])):
                 if mine.data_ptr() in self.waiting and mine.shape == other.shape:
-                    seen = (*self.waiting.pop(mine.data_ptr()), other.clone())
+                    seen = self.waiting.pop(mine.data_ptr())
                     break
         result = func(*args, **(kwargs or {}))
         if seen is not None:
-            name, x, _, residual = seen
-            self.sums[name] = Sum(x, residual, result)
+            name, x, output, norm, _ = seen
+            self.sums[name] = Sum(x, output, result, norm)
             if name == self.last:
                 raise _Enough
         return result
@@ -79,6 +94,7 @@ def watch(
     """
     mode = _Watch(last)
     hooks = [module.register_forward_hook(mode.note(name)) for name, module in exits.items()]
+    hooks += [m.register_forward_hook(mode.pass_on) for m in wrapped.modules() if isinstance(m, BatchNorm)]
     try:
         with torch.no_grad(), computed_wide(wrapped), mode:
             wrapped(**inputs)
@@ -91,17 +107,22 @@ def watch(
 
 
 def exit_paths(model: nn.Module, anatomy: Anatomy) -> list[str]:
-    """Paths of the linear layers that read an inner axis (heads, feed-forward) and write the residual stream."""
+    """Paths of the layers that read an inner axis (heads, feed-forward, channels) and may write the residual stream."""
     found: list[str] = []
     for axis in anatomy.axes.values():
-        if axis.kind not in ("heads", "kv_groups", "ffn"):
+        if axis.kind not in ("heads", "kv_groups", "ffn", "channels"):
             continue
         for place in axis.places:
             path = place.parameter.removesuffix(".weight")
-            if place.dim == 1 and path != place.parameter and type(model.get_submodule(path)) is nn.Linear:
+            if place.dim == 1 and path != place.parameter and _can_be_refitted(model.get_submodule(path)):
                 found.append(path)
     order = {path: number for number, (path, _) in enumerate(model.named_modules())}
     return sorted(set(found), key=lambda path: order[path])
+
+
+def _can_be_refitted(module: nn.Module) -> bool:
+    plain = type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
+    return type(module) is nn.Linear or (plain and not isinstance(module.padding, str))
 
 
 def repair(
@@ -129,39 +150,12 @@ def repair(
     left = []
     for number, (name, total_TR) in enumerate(goal.items()):
         exit_ = pairs[name][1]
-        if isinstance(exit_, nn.Linear):
+        if isinstance(exit_, nn.Linear | nn.Conv2d):
             done.advance(exit_)
             left.append(_refit(small, exit_, batches, done.given, total_TR))
         if progress:
             progress(number + 1)
     return left
-
-
-def recalibrate(small: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> int:
-    """Running statistics of norms over batches anew, as means over these batches; returns how many norms there are.
-
-    What was cut before a norm moves the means that it takes off; a network that is not trained any more needs this.
-    """
-    norms = [m for m in small.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    norms = [norm for norm in norms if not norm.training]
-    rows = [len(next(iter(inputs.values()))) for inputs in batches]
-    batches = [inputs for inputs, count in zip(batches, rows, strict=True) if 2 * count >= max(rows) > 1]
-    if not norms or not batches:  # a mean over single rows is none
-        return 0
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches
-        norm.train()
-    try:
-        for inputs in batches:
-            with torch.no_grad(), computed_wide(small):
-                small(**inputs)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-    return len(norms)
 
 
 def _originals(
@@ -171,14 +165,14 @@ def _originals(
     parts: dict[str, list[Tensor]] = {}
     for inputs in batches:
         for name, seen in watch(original, inputs, exits).items():
-            total = seen.total if kept is None else seen.total[..., kept]
-            parts.setdefault(name, []).append(_tokens(total, inputs))
+            total_TR = _positions(seen.total, exits[name], inputs)
+            parts.setdefault(name, []).append(total_TR if kept is None else total_TR[:, kept])
     return {name: torch.cat(found) for name, found in parts.items()}
 
 
 def _refit(
     small: nn.Module,
-    exit_: nn.Linear,
+    exit_: nn.Linear | nn.Conv2d,
     batches: Sequence[Mapping[str, Tensor]],
     done: Sequence[Given],
     total_TR: Tensor,
@@ -186,38 +180,56 @@ def _refit(
     """Ridge regression pulled towards the present weights; returns the share of squared error left.
 
     `done`: for each batch what layers give that need not run."""
-    width = exit_.in_features
+    width, leaving = exit_.weight[0].numel(), exit_.weight.shape[0]
     gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
-    cross = torch.zeros(width + 1, exit_.out_features, dtype=torch.float64)
-    before, begin = 0.0, 0
-    samples: list[tuple[Tensor, Tensor]] = []
+    cross = torch.zeros(width + 1, leaving, dtype=torch.float64)
+    before, begin, norm = 0.0, 0, None
+    samples: list[tuple[Tensor, Tensor, Tensor]] = []
     for inputs, given in zip(batches, done, strict=True):
         with handed_on(given):
             seen = watch(small, inputs, {"it": exit_}, last="it").get("it")
         if seen is None:
             return 1.0
-        x_TK = _tokens(seen.x, inputs).float()
-        error_TR = total_TR[begin : begin + len(x_TK)] - _tokens(seen.total, inputs).float()
-        begin += len(x_TK)
-        x1_TK = torch.cat([x_TK, x_TK.new_ones(len(x_TK), 1)], 1)
+        x1_TK, norm = _columns(seen.x, exit_, inputs), seen.norm
+        error_TR = total_TR[begin : begin + len(x1_TK)] - _positions(seen.total, exit_, inputs).float()
+        begin += len(x1_TK)
         # Products of one batch in fp32 (twice as fast), their sum in fp64.
         gram += (x1_TK.T @ x1_TK).double()
         cross += (x1_TK.T @ error_TR).double()
         before += float(error_TR.square().sum())
-        samples.append((x1_TK, error_TR))
+        samples.append((x1_TK, error_TR, _positions(seen.output, exit_, inputs)))
+    scale = torch.ones(leaving) if norm is None else scale_of(norm).clone()
+    shifts = exit_.bias is not None or (norm is not None and norm.affine)
     ridge = torch.full((width + 1,), RIDGE * float(gram.diagonal()[:width].mean()), dtype=torch.float64)
-    ridge[width] = 0.0 if exit_.bias is not None else 1e30
-    change = torch.linalg.solve(gram + torch.diag(ridge) + 1e-8 * torch.eye(width + 1, dtype=torch.float64), cross)
+    ridge[width] = 0.0 if shifts else 1e30
+    found = torch.linalg.solve(gram + torch.diag(ridge) + 1e-8 * torch.eye(width + 1, dtype=torch.float64), cross)
+    after = sum(float((error - x1 @ found.float()).square().sum()) for x1, error, _ in samples)
+    change = torch.where(scale.abs() > LEAST_SCALE, found / scale, 0.0)  # what a norm takes to nought cannot be mended
     with torch.no_grad():
-        exit_.weight.add_(change[:width].T.to(exit_.weight.dtype))
-        if exit_.bias is not None:
+        exit_.weight.add_(change[:width].T.reshape(exit_.weight.shape).to(exit_.weight.dtype))
+        if norm is not None and norm.affine:
+            inner = torch.cat([given + x1[:, :width] @ change[:width].float() for x1, _, given in samples])
+            restate(norm, inner, found[width].float())
+        elif exit_.bias is not None:
             exit_.bias.add_(change[width].to(exit_.bias.dtype))
-    after = sum(float((error - x1 @ change.float()).square().sum()) for x1, error in samples)
     return after / max(before, 1e-30)
 
 
-def _tokens(values: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-    """(..., width) -> (T, width) without padding."""
+def _columns(x: Tensor, exit_: nn.Linear | nn.Conv2d, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What each position of an exit reads, and a one: (T, K + 1)."""
+    if isinstance(exit_, nn.Conv2d):
+        assert not isinstance(exit_.padding, str)
+        patches = functional.unfold(x.float(), exit_.kernel_size, exit_.dilation, exit_.padding, exit_.stride)
+        x_TK = patches.transpose(1, 2).flatten(0, 1)
+    else:
+        x_TK = _positions(x, exit_, inputs).float()
+    return torch.cat([x_TK, x_TK.new_ones(len(x_TK), 1)], 1)
+
+
+def _positions(values: Tensor, exit_: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """(..., width), of a convolution (N, width, H, W) -> (T, width) without padding."""
+    if isinstance(exit_, nn.Conv2d):
+        return values.permute(0, 2, 3, 1).flatten(0, 2)
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape == values.shape[:-1]:
         return values[mask.bool()]

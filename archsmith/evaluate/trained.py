@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from archsmith.compress.distil import distil
 from archsmith.compress.local import distil_layers
-from archsmith.compress.repair import exit_paths, recalibrate, repair
+from archsmith.compress.norms import BatchNorm, recalibrate
+from archsmith.compress.repair import exit_paths, repair
 from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy, realise
 from archsmith.space import Value
@@ -26,6 +27,7 @@ Architecture = Mapping[str, Value]
 CHUNK = 64  # rows that are compared together, as many as a batch of training
 # Learning rate for each 90th of the original's quality that a cut has cost (a point of SST-2's 90), and its bounds.
 RATE_PER_POINT, RATES = 4.5e-5, (3e-5, 2.5e-4)
+NORMED = 4.0  # times as much where norms over batches take out how large the weights become
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,8 @@ def learning_rate(teacher: Teacher, small: nn.Module) -> float:
     """
     loss, drop = compare(teacher, teacher.task.wrap(small).eval())
     whole = max(100.0 - loss + drop, 1e-6)
-    return float(np.clip(RATE_PER_POINT * drop * 90.0 / whole, *RATES))
+    faster = NORMED if any(isinstance(part, BatchNorm) for part in small.modules()) else 1.0
+    return faster * float(np.clip(RATE_PER_POINT * drop * 90.0 / whole, *RATES))
 
 
 def develop(

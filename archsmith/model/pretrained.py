@@ -19,6 +19,8 @@ from archsmith.model.modeling_archsmith import Smaller
 
 LARGE = 1_500_000_000  # bytes of weights from which on they are computed with in fp32, but not held in it
 FORMS = "a model is a directory, a hub id, or package.module:factory"
+AGAIN = "fetch it again: a download that stopped leaves such files"
+INDEX = "model.safetensors.index.json"
 AUTO_CLASS = {
     "text-classification": "AutoModelForSequenceClassification",
     "sentence-embedding": "AutoModel",
@@ -69,7 +71,7 @@ def pretrained(
             **code,
         )
     except SafetensorError as error:
-        raise BadInput("the weights are a whole safetensors file", str(error), str(folder)) from None
+        raise BadInput("the weights are a whole safetensors file", str(error), str(folder), AGAIN) from None
     except Exception as error:  # a wrong config or file surfaces as any exception of the class
         raise _unknown(folder, config_values, error) from None
     _refuse_untrained(model, report, folder)
@@ -85,12 +87,18 @@ def is_large(folder: Path) -> bool:
 def _check_weights(folder: Path) -> bool:
     """True for whole safetensors files, False for a pickle that holds tensors only; anything else is refused."""
     safe = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists():
+        named = set(map(str, read_json(folder / INDEX).get("weight_map", {}).values()))
+        absent = sorted(named - {path.name for path in safe})
+        if absent:
+            value = f"{len(absent)} of {len(named)} missing"
+            raise BadInput(f"a folder has every file that {INDEX} names", value, str(folder / absent[0]), AGAIN)
     for path in safe:
         try:
             with safe_open(path, framework="pt") as file:
                 list(file.keys())
         except (SafetensorError, OSError) as error:
-            raise BadInput("the weights are a whole safetensors file", str(error), str(path)) from None
+            raise BadInput("the weights are a whole safetensors file", str(error), str(path), AGAIN) from None
     if safe:
         return True
     pickles = sorted(folder.glob("pytorch_model*.bin"))

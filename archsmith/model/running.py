@@ -91,13 +91,14 @@ def like(inputs: Inputs, rng: np.random.Generator) -> dict[str, Tensor]:
 def check_runs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The main outputs. Raises `BadInput` where the forward pass fails, gives NaN, or differs from run to run."""
     place = type(model).__name__
+    running: list[str] = []
     try:
-        first, second = _watched(model, inputs), _watched(model, inputs)
+        first, second = _watched(model, inputs, running), _watched(model, inputs, running)
     except Exception as error:
         raise BadInput(
             "the model must run on the example inputs",
             f"{type(error).__name__}: {str(error)[:300]}",
-            place,
+            f"{place}, module {running[-1]!r}" if running else place,
             "check the names, shapes and types of the inputs",
         ) from error
     if not first[0]:
@@ -118,18 +119,27 @@ def check_runs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return first[0]
 
 
-def _watched(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], dict[str, float]]:
-    """Main outputs, and the sum over each module's first output in the order in which modules end."""
+def _watched(model: nn.Module, inputs: Inputs, running: list[str]) -> tuple[list[Tensor], dict[str, float]]:
+    """Main outputs, and the sum over each module's first output in the order in which modules end.
+
+    `running`: the paths of the modules that run, which stay there where one of them fails.
+    """
     sums: dict[str, float] = {}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
+            running.pop()
             for tensor in [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()][:1]:
                 sums.setdefault(name, float(tensor.double().sum()))
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    def begin(name: str) -> Any:
+        return lambda module, args: running.append(name)
+
+    named = [(name, module) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(note(name)) for name, module in named]
+    handles += [module.register_forward_pre_hook(begin(name)) for name, module in named]
     try:
         return run(model, inputs), sums
     finally:

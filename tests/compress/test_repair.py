@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archsmith.compress.repair import exit_paths, recalibrate, repair, watch
+from archsmith.compress.norms import recalibrate
+from archsmith.compress.repair import exit_paths, repair, watch
 from archsmith.evaluate.trained import kept_stream
 from archsmith.model import Anatomy, examine, realise
 
@@ -191,7 +192,13 @@ def test_what_is_seen_of_an_exit_adds_up(known: Callable[[str], Known]) -> None:
     seen = watch(case.model, case.batches[0], exits)
     assert list(seen) == case.exits
     for path, found in seen.items():
-        torch.testing.assert_close(exits[path](found.x) + found.residual, found.total)
+        torch.testing.assert_close(exits[path](found.x), found.output)
+        norm = case.model.get_submodule(path.replace("dense", "LayerNorm"))
+        read: list[Tensor] = []
+        with torch.no_grad(), norm.register_forward_pre_hook(lambda module, args, read=read: read.append(args[0])):
+            case.model(**case.batches[0])
+        torch.testing.assert_close(found.total, read[0])
+        assert not torch.allclose(found.total, found.output)
     assert list(watch(case.model, case.batches[0], exits, last=case.exits[1])) == case.exits[:2]
 
 
@@ -227,6 +234,89 @@ def test_a_refit_is_the_ridge_regression_of_its_formula(bias: bool) -> None:
     left = repair(original, small, [(original.down, small.down)], batches)
     np.testing.assert_allclose(small.down.weight.detach().numpy(), wanted, atol=1e-4)
     assert left[0] == pytest.approx(((error - ones @ change) ** 2).sum() / (error**2).sum(), rel=1e-3)
+
+
+class Pictures(nn.Module):
+    """x + down(up(x)) of pictures, with or without a norm over batches before the sum."""
+
+    def __init__(self, bias: bool, norm: bool) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.up = nn.Conv2d(4, 10, 3, padding=1)
+        self.down = nn.Conv2d(10, 4, 3, padding=2, dilation=2, bias=bias)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        with torch.no_grad():
+            for tensor in self.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() + 0.2)
+            for conv in (self.up, self.down):
+                conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm(self.down(self.up(x).relu()))
+
+
+@pytest.mark.parametrize(("bias", "norm"), [(True, False), (False, False), (False, True), (True, True)])
+def test_a_convolution_is_refitted_through_the_norm_behind_it(bias: bool, norm: bool) -> None:
+    original, small = Pictures(bias, norm).eval(), Pictures(bias, norm).eval()
+    with torch.no_grad():
+        small.up.weight[4:] = 0
+        small.up.bias[4:] = 0  # type: ignore[index]
+    batches = [{"x": torch.randn(12, 4, 7, 7, generator=torch.Generator().manual_seed(n))} for n in range(3)]
+
+    def error() -> float:
+        with torch.no_grad():
+            return sum(float((original(**inputs) - small(**inputs)).square().sum()) for inputs in batches)
+
+    before = error()
+    left = repair(original, small, [(original.down, small.down)], batches)
+    assert left[0] < 0.8 and error() == pytest.approx(left[0] * before, rel=1e-3)
+    if norm:  # training, which takes the means of its batch, begins where eval ends
+        x = torch.cat([inputs["x"] for inputs in batches])
+        with torch.no_grad():
+            still = small(x)
+            small.train()
+            torch.testing.assert_close(small(x), still, rtol=1e-3, atol=1e-3)
+
+
+def test_a_channel_that_a_norm_takes_to_nought_is_left_alone() -> None:
+    original, small = Pictures(False, True).eval(), Pictures(False, True).eval()
+    with torch.no_grad():
+        for model in (original, small):
+            model.norm.weight[1] = 0  # type: ignore[index,operator]
+        small.up.weight[4:] = 0
+    before = small.down.weight[1].clone()
+    repair(original, small, [(original.down, small.down)], [{"x": torch.randn(12, 4, 7, 7)}])
+    assert torch.equal(small.down.weight[1], before) and all(torch.isfinite(p).all() for p in small.parameters())
+
+
+def test_residual_blocks_of_convolutions_come_nearer() -> None:
+    """A ResNet of transformers with half of its inner channels: its exits have norms behind them."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[16, 24], depths=[3, 3], num_labels=3, layer_type="basic"
+    )
+    model: nn.Module = transformers.ResNetForImageClassification(config)
+    batches = [{"pixel_values": torch.randn(16, 3, 32, 32)} for _ in range(4)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.3 * torch.randn(parameter.shape))
+    recalibrate(model.eval(), batches)
+    anatomy = examine(model, {"pixel_values": batches[0]["pixel_values"][:2]}, np.random.default_rng(0))
+    architecture = {n: a.size // 2 for n, a in anatomy.axes.items() if a.kind == "channels" and ".layers." in n}
+    small = copy.deepcopy(realise(model, anatomy, architecture))
+    pairs = [(model.get_submodule(path), small.get_submodule(path)) for path in exit_paths(model, anatomy)]
+
+    def apart() -> float:
+        with torch.no_grad():
+            return float((model(**batches[3]).logits - small(**batches[3]).logits).square().mean())
+
+    before = apart()
+    left = repair(model, small, pairs, batches[:3])
+    assert len(left) >= 4 and max(left) < 1
+    assert apart() < 0.7 * before
 
 
 class Folded(nn.Module):

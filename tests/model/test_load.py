@@ -115,6 +115,12 @@ def cut_off_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+def half_downloaded(folder: Path) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def garbage_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
@@ -181,7 +187,8 @@ def quantised(folder: Path) -> None:
         (list_config, "holds a JSON object"),
         (undecodable_config, "the file holds JSON"),
         (no_weights, r"weights in \*\.safetensors"),
-        (cut_off_weights, "a whole safetensors file"),
+        (cut_off_weights, "a whole safetensors file.*Fetch it again"),
+        (half_downloaded, "1 of 2 missing at .*model-00002-of-00002.safetensors.*Fetch it again"),
         (garbage_weights, "a whole safetensors file"),
         (other_shapes, "shapes|can load"),
         (unknown_type, "perceptron9000"),
