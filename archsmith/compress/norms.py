@@ -19,13 +19,12 @@ def scale_of(norm: BatchNorm) -> Tensor:
     return scale * norm.weight.detach() if norm.affine else scale
 
 
-def restate(norm: BatchNorm, values: Tensor, shift: Tensor) -> None:
-    """Give a norm the statistics of these `values` that enter it, (positions, channels), while it computes the same and
-    `shift` (channels,) more: training, which takes the statistics of its batches, then begins where eval ends."""
+def restate(norm: BatchNorm, mean: Tensor, variance: Tensor, shift: Tensor) -> None:
+    """Give a norm the statistics of what enters it, (channels,), while it computes the same and `shift` (channels,)
+    more: training, which takes the statistics of its batches, then begins where eval ends."""
     assert norm.affine and norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
-        scale, mean = scale_of(norm), values.mean(0)
-        variance = values.var(0, unbiased=False)
+        scale = scale_of(norm)
         norm.bias.add_(scale * (mean - norm.running_mean) + shift)
         norm.weight.copy_(scale * (variance + norm.eps).sqrt())
         norm.running_mean.copy_(mean)

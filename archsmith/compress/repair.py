@@ -27,6 +27,7 @@ from archsmith.model.relay import Given, Relay, handed_on
 from archsmith.model.wide import computed_wide
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
+POSITIONS = 2**15  # of a batch of pictures that a convolution is refitted on
 LEAST_SCALE = 1e-3  # of a channel in a norm, below which what enters it is left alone
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
 
@@ -170,6 +171,45 @@ def _originals(
     return {name: torch.cat(found) for name, found in parts.items()}
 
 
+class _Moments:
+    """Sums over positions that a ridge regression is made of: of x x' (K + 1, K + 1), of x error' and x output' (K + 1,
+    R), of output^2 (R,), of error^2, and how many positions there were. Nothing else of a batch is kept."""
+
+    def __init__(self, width: int, leaving: int) -> None:
+        self.gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+        self.cross, self.given = torch.zeros(2, width + 1, leaving, dtype=torch.float64)
+        self.squares = torch.zeros(leaving, dtype=torch.float64)
+        self.error, self.count = 0.0, 0
+
+    def add(self, x1_TK: Tensor, error_TR: Tensor, output_TR: Tensor) -> None:
+        """A batch: products in fp32 (twice as fast), their sums in fp64."""
+        self.gram += (x1_TK.T @ x1_TK).double()
+        self.cross += (x1_TK.T @ error_TR).double()
+        self.given += (x1_TK.T @ output_TR).double()
+        self.squares += output_TR.square().sum(0).double()
+        self.error += float(error_TR.square().sum())
+        self.count += len(x1_TK)
+
+    def solved(self, shifts: bool) -> Tensor:
+        """The change (K + 1, R) of weights, and of the bias where one may shift."""
+        width = len(self.gram) - 1
+        ridge = torch.full((width + 1,), RIDGE * float(self.gram.diagonal()[:width].mean()), dtype=torch.float64)
+        ridge[width] = 0.0 if shifts else 1e30
+        damped = self.gram + torch.diag(ridge) + 1e-8 * torch.eye(width + 1, dtype=torch.float64)
+        found: Tensor = torch.linalg.solve(damped, self.cross)
+        return found
+
+    def left(self, change: Tensor) -> float:
+        """The sum of squared errors after a change."""
+        return max(0.0, self.error - float((change * (2 * self.cross - self.gram @ change)).sum()))
+
+    def statistics(self, change: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the output after a change of the weights (K + 1, R), both (R,)."""
+        mean = (self.given[-1] + self.gram[-1] @ change) / self.count
+        square = (self.squares + (change * (2 * self.given + self.gram @ change)).sum(0)) / self.count
+        return mean, (square - mean.square()).clamp_min(0)
+
+
 def _refit(
     small: nn.Module,
     exit_: nn.Linear | nn.Conv2d,
@@ -181,56 +221,55 @@ def _refit(
 
     `done`: for each batch what layers give that need not run."""
     width, leaving = exit_.weight[0].numel(), exit_.weight.shape[0]
-    gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
-    cross = torch.zeros(width + 1, leaving, dtype=torch.float64)
-    before, begin, norm = 0.0, 0, None
-    samples: list[tuple[Tensor, Tensor, Tensor]] = []
+    moments, norm = _Moments(width, leaving), None
     for inputs, given in zip(batches, done, strict=True):
         with handed_on(given):
             seen = watch(small, inputs, {"it": exit_}, last="it").get("it")
         if seen is None:
             return 1.0
         x1_TK, norm = _columns(seen.x, exit_, inputs), seen.norm
-        error_TR = total_TR[begin : begin + len(x1_TK)] - _positions(seen.total, exit_, inputs).float()
-        begin += len(x1_TK)
-        # Products of one batch in fp32 (twice as fast), their sum in fp64.
-        gram += (x1_TK.T @ x1_TK).double()
-        cross += (x1_TK.T @ error_TR).double()
-        before += float(error_TR.square().sum())
-        samples.append((x1_TK, error_TR, _positions(seen.output, exit_, inputs)))
+        wanted_TR = total_TR[moments.count : moments.count + len(x1_TK)]
+        error_TR = wanted_TR - _positions(seen.total, exit_, inputs).float()
+        moments.add(x1_TK, error_TR, _positions(seen.output, exit_, inputs).float())
+    affine = norm is not None and norm.affine
+    found = moments.solved(shifts=exit_.bias is not None or affine)
     scale = torch.ones(leaving) if norm is None else scale_of(norm).clone()
-    shifts = exit_.bias is not None or (norm is not None and norm.affine)
-    ridge = torch.full((width + 1,), RIDGE * float(gram.diagonal()[:width].mean()), dtype=torch.float64)
-    ridge[width] = 0.0 if shifts else 1e30
-    found = torch.linalg.solve(gram + torch.diag(ridge) + 1e-8 * torch.eye(width + 1, dtype=torch.float64), cross)
-    after = sum(float((error - x1 @ found.float()).square().sum()) for x1, error, _ in samples)
     change = torch.where(scale.abs() > LEAST_SCALE, found / scale, 0.0)  # what a norm takes to nought cannot be mended
     with torch.no_grad():
         exit_.weight.add_(change[:width].T.reshape(exit_.weight.shape).to(exit_.weight.dtype))
-        if norm is not None and norm.affine:
-            inner = torch.cat([given + x1[:, :width] @ change[:width].float() for x1, _, given in samples])
-            restate(norm, inner, found[width].float())
+        if norm is not None and affine:
+            change[width] = 0
+            restate(norm, *moments.statistics(change), found[width])
         elif exit_.bias is not None:
             exit_.bias.add_(change[width].to(exit_.bias.dtype))
-    return after / max(before, 1e-30)
+    return moments.left(found) / max(moments.error, 1e-30)
 
 
 def _columns(x: Tensor, exit_: nn.Linear | nn.Conv2d, inputs: Mapping[str, Tensor]) -> Tensor:
     """What each position of an exit reads, and a one: (T, K + 1)."""
-    if isinstance(exit_, nn.Conv2d):
-        assert not isinstance(exit_.padding, str)
-        patches = functional.unfold(x.float(), exit_.kernel_size, exit_.dilation, exit_.padding, exit_.stride)
-        x_TK = patches.transpose(1, 2).flatten(0, 1)
-    else:
+    if not isinstance(exit_, nn.Conv2d):
         x_TK = _positions(x, exit_, inputs).float()
+        return torch.cat([x_TK, x_TK.new_ones(len(x_TK), 1)], 1)
+    assert not isinstance(exit_.padding, str)
+    rows = []
+    for picture in x.float():  # one at a time: patches take a kernel's size times as much
+        patches = functional.unfold(picture[None], exit_.kernel_size, exit_.dilation, exit_.padding, exit_.stride)[0].T
+        rows.append(patches[:: _step(len(x), len(patches))])
+    x_TK = torch.cat(rows)
     return torch.cat([x_TK, x_TK.new_ones(len(x_TK), 1)], 1)
 
 
 def _positions(values: Tensor, exit_: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """(..., width), of a convolution (N, width, H, W) -> (T, width) without padding."""
+    """(..., width) -> (T, width) without padding; of a convolution (N, width, H, W), at most `POSITIONS` in all."""
     if isinstance(exit_, nn.Conv2d):
-        return values.permute(0, 2, 3, 1).flatten(0, 2)
+        spread = values.permute(0, 2, 3, 1).flatten(1, 2)
+        return spread[:, :: _step(len(spread), spread.shape[1])].flatten(0, 1)
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape == values.shape[:-1]:
         return values[mask.bool()]
     return values.reshape(-1, values.shape[-1])
+
+
+def _step(pictures: int, positions: int) -> int:
+    """Every so many positions of a picture are enough."""
+    return max(1, pictures * positions // POSITIONS)
