@@ -34,7 +34,7 @@ def distil_layers(
     batches: Sequence[Mapping[str, Tensor]],
     schedule: Schedule,
     *,
-    kept: Tensor | None = None,
+    kept: Mapping[nn.Module, Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Bring the layers of a small network near those of the original, in place; returns the loss left at each.
@@ -44,14 +44,15 @@ def distil_layers(
         pairs: (layer of the original, layer of the small network that should give the same), in the order of the
             network. Each gets its share of the schedule's steps, with a schedule of its own.
         batches: inputs to learn on; where they have `attention_mask`, padding is left out.
-        kept: positions (R,) of the original's residual stream that the small network kept, all unless given.
+        kept: layer of the original -> positions (R,) of its residual stream that the small network kept; all where
+            none.
         progress: is told the steps done, of the schedule's.
     """
     theirs, mine = (
         Relay(model, batches, [pair[side] for pair in pairs]) for side, model in enumerate((original, small))
     )
     lost, done = [], 0
-    small.requires_grad_(False)
+    pairs = [pair for pair in pairs if next(pair[1].parameters(), None) is not None]  # what is left may be a shortcut
     for number, (goal, layer) in enumerate(pairs):
         steps = schedule.steps // len(pairs) + (number < schedule.steps % len(pairs))
         if not steps:
@@ -61,9 +62,11 @@ def distil_layers(
         with torch.no_grad():
             wanted = [theirs.passed(index, goal) for index in range(len(batches))]
 
-        def loss(index: list[int], layer: nn.Module = layer, wanted: list[Tensor] = wanted) -> Tensor:
+        def loss(
+            index: list[int], goal: nn.Module = goal, layer: nn.Module = layer, wanted: list[Tensor] = wanted
+        ) -> Tensor:
             state, mask = mine.passed(index[0], layer), batches[index[0]].get("attention_mask")
-            return layer_loss(state, wanted[index[0]], mask, kept)
+            return layer_loss(state, wanted[index[0]], mask, (kept or {}).get(goal))
 
         def passes(epoch: int, number: int = number) -> Iterable[list[int]]:
             rng = np.random.default_rng([schedule.seed, number, epoch])
@@ -73,19 +76,19 @@ def distil_layers(
             if progress:
                 progress(before + step)
 
-        with _learning(layer):
+        with _learning(small, layer):
             own = replace(schedule, steps=steps, dropout=False)
             lost.append(fit(layer, passes, loss, own, progress=tell).loss)
         done += steps
-    small.requires_grad_(True)
     return lost
 
 
 @contextmanager
-def _learning(layer: nn.Module) -> Iterator[None]:
-    """Within, this layer alone asks for gradients; a half-precision one learns in single precision, which small steps
-    need, and is rounded when it is done."""
+def _learning(small: nn.Module, layer: nn.Module) -> Iterator[None]:
+    """Within, this layer alone asks for gradients, then all do; a half-precision layer learns in single precision,
+    which small steps need, and is rounded when it is done."""
     kinds = {p: p.dtype for p in layer.parameters()}
+    small.requires_grad_(False)
     layer.requires_grad_(True)
     for p in kinds:
         p.data = widened(p.data)
@@ -94,14 +97,15 @@ def _learning(layer: nn.Module) -> Iterator[None]:
     finally:
         for p, kind in kinds.items():
             p.data = p.data.to(kind)
-        layer.requires_grad_(False)
+        small.requires_grad_(True)
 
 
 def layer_loss(mine: Tensor, wanted: Tensor, mask: Tensor | None, kept: Tensor | None = None) -> Tensor:
     """`state_loss` on the kept units; where the stream is narrower, a tenth of `relation_loss` besides."""
     if kept is None or mine.shape == wanted.shape:
         return state_loss(mine, wanted, mask)
-    return state_loss(mine, wanted[..., kept], mask) + RELATIONS * relation_loss(mine, wanted, mask)
+    narrow = wanted.index_select(1 if wanted.dim() == 4 else -1, kept)
+    return state_loss(mine, narrow, mask) + RELATIONS * relation_loss(mine, wanted, mask)
 
 
 def state_loss(mine: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

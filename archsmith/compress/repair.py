@@ -27,7 +27,7 @@ from archsmith.model.relay import Given, Relay, handed_on
 from archsmith.model.wide import computed_wide
 
 RIDGE = 0.1  # lambda as a share of the Gram matrix's mean diagonal
-POSITIONS = 2**15  # of a batch of pictures that a convolution is refitted on
+POSITIONS = 2**12  # of a batch of pictures that a convolution is refitted on
 LEAST_SCALE = 1e-3  # of a channel in a norm, below which what enters it is left alone
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
 
@@ -66,21 +66,25 @@ class _Watch(TorchDispatchMode):
 
     def pass_on(self, norm: nn.Module, args: Any, output: Any) -> None:
         """A hook of norms: what an exit gave goes through."""
-        if isinstance(norm, BatchNorm) and not norm.training and args[0].data_ptr() in self.waiting:
+        able = isinstance(norm, BatchNorm) and not norm.training and norm.running_var is not None
+        if able and args[0].data_ptr() in self.waiting:
             name, x, given, _, _ = self.waiting.pop(args[0].data_ptr())
-            self.waiting[output.data_ptr()] = (name, x, given.clone(), norm, output)
+            self.waiting[output.data_ptr()] = (name, x, given, norm, output)  # type: ignore[assignment]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         seen = None
         if func in ADDITIONS and self.waiting and all(isinstance(a, Tensor) for a in args[:2]):
             for mine, other in ((args[0], args[1]), (args[1], args[0])):
-                if mine.data_ptr() in self.waiting and mine.shape == other.shape:
+                held = self.waiting.get(mine.data_ptr(), (None,))[-1]
+                if held is not None and mine.shape == other.shape == held.shape and mine.stride() == held.stride():
                     seen = self.waiting.pop(mine.data_ptr())
                     break
+        if seen is None and func._schema.is_mutable and args and isinstance(args[0], Tensor):
+            self.waiting.pop(args[0].data_ptr(), None)  # an activation in place: it is no more what the exit gave
         result = func(*args, **(kwargs or {}))
         if seen is not None:
             name, x, output, norm, _ = seen
-            self.sums[name] = Sum(x, output, result, norm)
+            self.sums[name] = Sum(x, output, result.clone(), norm)  # others may write into it
             if name == self.last:
                 raise _Enough
         return result
@@ -131,7 +135,7 @@ def repair(
     small: nn.Module,
     exits: Sequence[tuple[nn.Module, nn.Module]],
     batches: Sequence[Mapping[str, Tensor]],
-    kept: Tensor | None = None,
+    kept: Mapping[nn.Module, Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
     layers: Sequence[nn.Module] = (),
 ) -> list[float]:
@@ -142,11 +146,11 @@ def repair(
         original, small: wrapped modules `(**inputs) -> Tensor`.
         exits: (exit of the original, exit of the small).
         batches: calibration inputs; where they have `attention_mask`, padding is left out.
-        kept: positions (R,) of the original's residual stream that the small model kept, all unless given.
+        kept: exit of the original -> positions (R,) of its residual stream that the small model kept; all where none.
         layers: of the small model; those behind which no exit is refitted any more are not run again.
     """
     pairs = {str(number): pair for number, pair in enumerate(exits)}
-    goal = _originals(original, {name: pair[0] for name, pair in pairs.items()}, batches, kept)
+    goal = _originals(original, {name: pair[0] for name, pair in pairs.items()}, batches, kept or {})
     done = Relay(small, batches, layers)
     left = []
     for number, (name, total_TR) in enumerate(goal.items()):
@@ -160,14 +164,18 @@ def repair(
 
 
 def _originals(
-    original: nn.Module, exits: Mapping[str, nn.Module], batches: Sequence[Mapping[str, Tensor]], kept: Tensor | None
+    original: nn.Module,
+    exits: Mapping[str, nn.Module],
+    batches: Sequence[Mapping[str, Tensor]],
+    kept: Mapping[nn.Module, Tensor],
 ) -> dict[str, Tensor]:
     """The original's sums at each exit: name -> (T, R)."""
     parts: dict[str, list[Tensor]] = {}
     for inputs in batches:
         for name, seen in watch(original, inputs, exits).items():
             total_TR = _positions(seen.total, exits[name], inputs)
-            parts.setdefault(name, []).append(total_TR if kept is None else total_TR[:, kept])
+            here = kept.get(exits[name])
+            parts.setdefault(name, []).append(total_TR if here is None else total_TR[:, here])
     return {name: torch.cat(found) for name, found in parts.items()}
 
 

@@ -17,6 +17,7 @@ from archsmith.compress.norms import BatchNorm, recalibrate
 from archsmith.compress.repair import exit_paths, repair
 from archsmith.evaluate.blocks import layer_paths, moved
 from archsmith.model import Anatomy, realise
+from archsmith.model.share import within
 from archsmith.space import Value
 from archsmith.tasks.answer import answers, calling
 from archsmith.tasks.task import Task
@@ -72,8 +73,8 @@ def repaired(teacher: Teacher, architecture: Architecture) -> nn.Module:
     task = teacher.task
     small = copy.deepcopy(realise(teacher.model, teacher.anatomy, architecture))
     if teacher.calibration:
-        kept = kept_stream(teacher.anatomy, architecture)
         exits = _exits(teacher, small, architecture)
+        kept = _kept_streams(teacher, architecture, exit_paths(teacher.model, teacher.anatomy))
         news = [moved(teacher.anatomy, architecture, path) for path in layer_paths(teacher.anatomy)]
         layers = [small.get_submodule(path) for path in news if path is not None]
         whole, wrapped = task.wrap(teacher.model).eval(), task.wrap(small).eval()
@@ -135,7 +136,7 @@ def teach(
             [(teacher.model.get_submodule(goal), layer) for goal, layer in pairs],
             teacher.local,
             Schedule(effort.local_steps, effort.learning_rate, seed=seed),
-            kept=kept_stream(teacher.anatomy, architecture),
+            kept=_kept_streams(teacher, architecture, [goal for goal, _ in pairs]),
             progress=(lambda step: progress(step, total)) if progress else None,
         )
     if not effort.steps or teacher.outputs is None:
@@ -209,13 +210,26 @@ class Trained:
         return {**values, "loss_points": loss, "drop_points": drop}
 
 
-def kept_stream(anatomy: Anatomy, architecture: Architecture) -> Tensor | None:
-    """Positions of the residual stream that are kept, (R,); None where it is whole."""
+def kept_stream(anatomy: Anatomy, architecture: Architecture, path: str, exits: Sequence[str] = ()) -> Tensor | None:
+    """Positions (R,) that are kept of the residual stream that the last of these `exits` in a module writes (without
+    one, of the stream that the module reads); None where it is whole."""
+    writers = [f"{each}.weight" for each in reversed(exits) if within(each, path)]
+    kept: dict[str, Tensor] = {}
     for name, axis in anatomy.axes.items():
         if axis.kind == "residual" and int(architecture.get(name, axis.size)) < axis.size:
-            units = np.asarray(axis.places[0].index)[: int(architecture[name])]
-            return torch.from_numpy(np.sort(units.reshape(-1)))
-    return None
+            for place in axis.places:
+                units = np.asarray(place.index)[: int(architecture[name])]
+                if place.dim == 0:
+                    kept[place.parameter] = torch.from_numpy(np.sort(units.reshape(-1)))
+    written = writers[:1] or [name for name in kept if within(name, path)]
+    return kept.get(written[0]) if written else None
+
+
+def _kept_streams(teacher: Teacher, architecture: Architecture, paths: Sequence[str]) -> dict[nn.Module, Tensor]:
+    """`kept_stream` of these exits or layers of the original, by module, where there is one."""
+    exits = exit_paths(teacher.model, teacher.anatomy)
+    found = {path: kept_stream(teacher.anatomy, architecture, path, exits) for path in paths}
+    return {teacher.model.get_submodule(path): kept for path, kept in found.items() if kept is not None}
 
 
 def _exits(teacher: Teacher, small: nn.Module, architecture: Architecture) -> list[tuple[nn.Module, nn.Module]]:

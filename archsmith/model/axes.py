@@ -84,7 +84,9 @@ def _entries(traced: Traced) -> dict[Atom, list[Entry]]:
         atoms = resolve(entered.label)
         for place, atom in enumerate(atoms):
             entry = Entry(entered.module, entered.argument, entered.dim, size(atoms[place + 1 :]))
-            found.setdefault(atom, []).append(entry)
+            entries = found.setdefault(atom, [])
+            if entry not in entries:  # a module may run several times
+                entries.append(entry)
     return found
 
 

@@ -87,8 +87,9 @@ def is_large(folder: Path) -> bool:
 def _check_weights(folder: Path) -> bool:
     """True for whole safetensors files, False for a pickle that holds tensors only; anything else is refused."""
     safe = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).exists():
-        named = set(map(str, read_json(folder / INDEX).get("weight_map", {}).values()))
+    if (folder / INDEX).exists() and not (folder / "model.safetensors").exists():
+        places = read_json(folder / INDEX).get("weight_map")
+        named = set(map(str, places.values() if isinstance(places, dict) else ()))
         absent = sorted(named - {path.name for path in safe})
         if absent:
             value = f"{len(absent)} of {len(named)} missing"

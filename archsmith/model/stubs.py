@@ -48,9 +48,13 @@ class Taking(nn.Module):
     """
 
     taken: tuple[tuple[str, int, int, int, tuple[int, ...]], ...] = ()
+    names: tuple[str, ...] = ()  # of the arguments that may come without theirs
+
+    def __reduce__(self) -> Any:
+        return _bare, (type(self).__bases__[1],), self.__dict__
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(inspect.signature(super().forward).parameters, args, strict=False))
+        given = dict(zip(self.names, args, strict=False))
         values = {**given, **kwargs}
         for argument, dim, units, inner, kept in self.taken:
             if isinstance(values.get(argument), torch.Tensor):
@@ -66,8 +70,17 @@ _TAKING: dict[type[nn.Module], type[nn.Module]] = {}
 def taking(base: type[nn.Module]) -> type[nn.Module]:
     """`Taking` before this class; the same for the same class."""
     if not issubclass(base, Taking) and base not in _TAKING:
-        _TAKING[base] = type(Taking.__name__, (Taking, base), {})
+        kinds = inspect.Parameter
+        asked = inspect.signature(base.forward).parameters.values()
+        names = [p.name for p in asked if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+        _TAKING[base] = type(Taking.__name__, (Taking, base), {"names": tuple(names[1:])})
     return _TAKING.get(base, base)
+
+
+def _bare(base: type[nn.Module]) -> nn.Module:
+    """A module of `taking(base)` without anything in it."""
+    made = taking(base)
+    return made.__new__(made)
 
 
 class Heads(nn.MultiheadAttention):

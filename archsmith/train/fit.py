@@ -90,9 +90,8 @@ def fit(
     Raises:
         ArchsmithError: the loss or its gradient is not finite many times in a row.
     """
-    turned = not twins and any(isinstance(part, nn.Conv2d) for part in module.modules())
-    if turned:  # a step of a ResNet takes half the time; twins share what is stored, so theirs stays where it is
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # A step of a ResNet takes half the time; twins share what is stored, so theirs stays where it is.
+    turned = not twins and _turned(module, passes, loss)
     optimisers, restore = _optimisers(module, schedule)
     crew = Crew(module, loss, twins)
     state = _State(optimisers)
@@ -122,13 +121,42 @@ def fit(
         crew.close()
         restore()
         if turned:
-            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            _lay(module, torch.contiguous_format)
         module.eval()
         module.zero_grad(set_to_none=True)
     if best is not None:
         module.load_state_dict(best[1])
     tail = state.losses[-max(1, len(state.losses) // 10) :]
     return Fitted(state.step, sum(tail) / max(1, len(tail)), state.skipped, tuple(state.validated))
+
+
+def _turned(module: nn.Module, passes: Callable[[int], Iterable[Rows]], loss: Callable[[Rows], Tensor]) -> bool:
+    """Lay the weights of convolutions with their channels last, where the module runs with what then comes out of them:
+    a `view` of its own may not."""
+    rows = next(iter(passes(0)), [])[:2]
+    if not rows or not _lay(module, torch.channels_last):
+        return False
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            loss(rows)
+    except RuntimeError:
+        _lay(module, torch.contiguous_format)
+        return False
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return True
+
+
+def _lay(module: nn.Module, form: torch.memory_format) -> bool:
+    """Store the weights of plain 2-D convolutions in this order; whether there are any."""
+    weights = [part._parameters.get("weight") for part in module.modules() if type(part) is nn.Conv2d]
+    for weight in weights:
+        if weight is not None:
+            weight.data = weight.data.contiguous(memory_format=form)
+    return any(weight is not None for weight in weights)
 
 
 def learn(module: nn.Module, dropout: bool) -> None:

@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archsmith.compress.local import distil_layers, relation_loss, state_loss
+from archsmith.compress.local import distil_layers, layer_loss, relation_loss, state_loss
+from archsmith.compress.repair import exit_paths
+from archsmith.errors import ArchsmithError
 from archsmith.evaluate.trained import kept_stream, layer_paths
 from archsmith.model import examine, realise
 from archsmith.model.relay import leaving
+from archsmith.model.stubs import Skip
 from archsmith.train import Schedule
 
 torch.set_num_threads(1)
@@ -69,7 +72,8 @@ CUTS = [(("ffn",), 0.5, 0.5), (("heads", "kv_groups"), 0.5, 0.6), (("residual",)
 @pytest.mark.parametrize(("kinds", "share", "fewer"), CUTS)
 def test_layers_come_nearer_to_the_originals(known: Known, kinds: Sequence[str], share: float, fewer: float) -> None:
     small, architecture, layers = known.small(kinds, share)
-    kept = kept_stream(known.anatomy, architecture)
+    paths = layer_paths(known.anatomy)
+    kept = kept_stream(known.anatomy, architecture, paths[0], exit_paths(known.model, known.anatomy))
     assert (kept is None) == ("residual" not in kinds)
     before = known.apart(small, layers, kept)
     told: list[int] = []
@@ -80,7 +84,7 @@ def test_layers_come_nearer_to_the_originals(known: Known, kinds: Sequence[str],
         list(zip(known.layers, layers, strict=True)),
         known.batches,
         schedule,
-        kept=kept,
+        kept=dict.fromkeys(known.layers, kept) if kept is not None else None,
         progress=told.append,
     )
     after = known.apart(small, layers, kept)
@@ -157,6 +161,32 @@ def test_a_model_that_cannot_begin_in_the_middle_learns_too(known: Known, monkey
         distil_layers(known.model, small, list(zip(known.layers, layers, strict=True)), known.batches, Schedule(6))
         ends.append(small.state_dict())
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
+
+
+def test_a_layer_of_which_nothing_is_left_is_passed_over(known: Known) -> None:
+    small, _, layers = known.small(("ffn",), 0.5)
+    path = next(name for name, module in small.named_modules() if module is layers[1])
+    owner, _, number = path.rpartition(".")
+    small.get_submodule(owner)[int(number)] = Skip()  # type: ignore[index]
+    layers[1] = small.get_submodule(path)
+    lost = distil_layers(known.model, small, list(zip(known.layers, layers, strict=True)), known.batches, Schedule(8))
+    assert len(lost) == len(layers) - 1
+
+
+def test_what_fails_leaves_all_that_learns_able_to(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, _, layers = known.small(("ffn",), 0.5)
+    monkeypatch.setattr(
+        "archsmith.compress.local.layer_loss", lambda *args: torch.tensor(float("nan"), requires_grad=True)
+    )
+    with pytest.raises(ArchsmithError, match="finite"):
+        distil_layers(known.model, small, [(known.layers[0], layers[0])], known.batches, Schedule(50))
+    assert all(p.requires_grad for p in small.parameters())
+
+
+def test_channels_of_pictures_are_picked() -> None:
+    mine, wanted = torch.randn(2, 3, 5, 7), torch.randn(2, 6, 5, 7)
+    kept = torch.tensor([0, 2, 5])
+    assert float(layer_loss(mine, wanted, None, kept)) == pytest.approx(float(state_loss(mine, wanted[:, kept], None)))
 
 
 def test_a_layer_that_does_not_run_is_said(known: Known) -> None:

@@ -49,7 +49,9 @@ class Known:
 
     def repaired(self, small: nn.Module, architecture: Mapping[str, Any], batches: int = 5) -> list[float]:
         pairs = [(self.model.get_submodule(path), small.get_submodule(path)) for path in self.exits]
-        return repair(self.model, small, pairs, self.batches[:batches], kept_stream(self.anatomy, architecture))
+        streams = {path: kept_stream(self.anatomy, architecture, path, self.exits) for path in self.exits}
+        kept = {self.model.get_submodule(path): stream for path, stream in streams.items() if stream is not None}
+        return repair(self.model, small, pairs, self.batches[:batches], kept)
 
     def distance(self, small: nn.Module, number: int) -> float:
         """Mean squared distance of the logits on a batch, padding left out."""
@@ -109,7 +111,7 @@ def test_repair_brings_the_outputs_nearer(
 def test_repair_brings_a_narrower_stream_nearer_to_the_kept_units(known: Callable[[str], Known], family: str) -> None:
     case = known(family)
     architecture = case.cut(0.75, ("ffn", "residual"))
-    kept = kept_stream(case.anatomy, architecture)
+    kept = kept_stream(case.anatomy, architecture, case.exits[0], case.exits)
     assert kept is not None and len(kept) == 24
     small, inputs, last = case.small(architecture), case.batches[5], case.exits[-1]
     goal = watch(case.model, inputs, {"it": case.model.get_submodule(last)})["it"].total[..., kept]
@@ -306,7 +308,8 @@ def test_a_channel_that_a_norm_takes_to_nought_is_left_alone() -> None:
     assert torch.equal(small.down.weight[1], before) and all(torch.isfinite(p).all() for p in small.parameters())
 
 
-def test_residual_blocks_of_convolutions_come_nearer() -> None:
+@pytest.mark.parametrize("narrow", [False, True])
+def test_residual_blocks_of_convolutions_come_nearer(narrow: bool) -> None:
     """A ResNet of transformers with half of its inner channels: its exits have norms behind them."""
     import transformers
 
@@ -322,7 +325,14 @@ def test_residual_blocks_of_convolutions_come_nearer() -> None:
     recalibrate(model.eval(), batches)
     anatomy = examine(model, {"pixel_values": batches[0]["pixel_values"][:2]}, np.random.default_rng(0))
     architecture = {n: a.size // 2 for n, a in anatomy.axes.items() if a.kind == "channels" and ".layers." in n}
+    if narrow:
+        architecture |= {n: a.size * 3 // 4 for n, a in anatomy.axes.items() if a.kind == "residual"}
+        assert len({a.size for a in anatomy.axes.values() if a.kind == "residual"}) == 2
     small = copy.deepcopy(realise(model, anatomy, architecture))
+    exits = exit_paths(model, anatomy)
+    streams = {path: kept_stream(anatomy, architecture, path, exits) for path in exits}
+    kept = {model.get_submodule(path): stream for path, stream in streams.items() if stream is not None}
+    assert bool(kept) == narrow
     pairs = [(model.get_submodule(path), small.get_submodule(path)) for path in exit_paths(model, anatomy)]
 
     def apart() -> float:
@@ -330,9 +340,67 @@ def test_residual_blocks_of_convolutions_come_nearer() -> None:
             return float((model(**batches[3]).logits - small(**batches[3]).logits).square().mean())
 
     before = apart()
-    left = repair(model, small, pairs, batches[:3])
+    left = repair(model, small, pairs, batches[:3], kept)
     assert len(left) >= 4 and max(left) < 1
     assert apart() < 0.7 * before
+
+
+class InPlace(nn.Module):
+    """Two blocks as torchvision writes them: the sum and the activation behind it in place."""
+
+    def __init__(self, activated: bool = False, tokens: bool = False, statistics: bool = True) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.ups = nn.ModuleList(nn.Conv2d(4, 8, 3, padding=1) for _ in range(2))
+        self.downs = nn.ModuleList(nn.Conv2d(8, 4, 3, padding=1) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4, track_running_stats=statistics) for _ in range(2))
+        self.activated, self.tokens = activated, tokens
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up, down, norm in zip(self.ups, self.downs, self.norms, strict=True):
+            inner = down(up(x).relu())
+            if self.tokens:
+                x = (x.flatten(2).transpose(1, 2) + inner.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+                continue
+            inner = norm(inner)
+            if self.activated:
+                nn.functional.silu(inner, inplace=True)
+                x = x + inner
+            else:
+                inner += x
+                x = nn.functional.relu(inner, inplace=True)
+        return x
+
+
+@pytest.mark.parametrize("kind", [{}, {"activated": True}, {"tokens": True}, {"statistics": False}])
+def test_what_is_whole_stays_what_it_is_whatever_is_done_in_place(kind: dict[str, bool]) -> None:
+    original, same = InPlace(**kind).eval(), InPlace(**kind).eval()
+    batches = [{"x": torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(n))} for n in range(2)]
+    left = repair(original, same, list(zip(original.downs, same.downs, strict=True)), batches)
+    with torch.no_grad():
+        torch.testing.assert_close(same(**batches[0]), original(**batches[0]), rtol=1e-3, atol=1e-3)
+    assert len(left) == (0 if {"activated", "tokens", "statistics"} & set(kind) else 2)
+
+
+def test_blocks_that_work_in_place_are_repaired() -> None:
+    original, small = InPlace().eval(), InPlace().eval()
+    batches = [{"x": torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(n))} for n in range(4)]
+    with torch.no_grad():
+        recalibrate(original, batches)
+        small.load_state_dict(original.state_dict())
+        for up in small.ups:
+            up.weight[5:] = 0
+            up.bias[5:] = 0
+
+        def apart() -> float:
+            return float((original(**batches[3]) - small(**batches[3])).square().mean())
+
+        before = apart()
+        repair(original, small, list(zip(original.downs, small.downs, strict=True)), batches[:3])
+        assert apart() < 0.9 * before
 
 
 class Folded(nn.Module):

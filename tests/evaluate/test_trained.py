@@ -135,8 +135,11 @@ def test_a_kept_layer_answers_for_those_skipped_after_it(
 
 def stream(units: list[list[int]]) -> Anatomy:
     index = np.array(units)
-    axis = Axis("residual", "residual", len(index), (Place("w", 0, index),))
-    return Anatomy({"residual": axis, "ffn": Axis("ffn", "ffn", 4, ())}, {}, ())
+    axis = Axis(
+        "residual", "residual", len(index), (Place("l.0.out.weight", 0, index), Place("l.0.in.weight", 1, index))
+    )
+    other = Axis("residual#2", "residual", 2, (Place("l.1.out.weight", 0, np.array([[1], [0]])),))
+    return Anatomy({"residual": axis, "residual#2": other, "ffn": Axis("ffn", "ffn", 4, ())}, {}, ())
 
 
 STREAMS: list[tuple[list[list[int]], dict[str, Value], list[int] | None]] = [
@@ -152,8 +155,17 @@ STREAMS: list[tuple[list[list[int]], dict[str, Value], list[int] | None]] = [
 def test_the_kept_stream_is_the_first_units_in_their_places(
     units: list[list[int]], architecture: dict[str, Value], kept: list[int] | None
 ) -> None:
-    found = kept_stream(stream(units), architecture)
-    assert (found is None) if kept is None else (found is not None and found.tolist() == kept)
+    for path in ("l.0", "l.0.out"):
+        found = kept_stream(stream(units), architecture, path, ("l.0.out", "l.1.out"))
+        assert (found is None) if kept is None else (found is not None and found.tolist() == kept)
+
+
+def test_each_exit_has_the_stream_that_it_writes() -> None:
+    anatomy, exits = stream([[0], [1], [2], [3]]), ("l.0.out", "l.1.out")
+    both = {"residual": 3, "residual#2": 1}
+    assert [kept_stream(anatomy, both, path, exits).tolist() for path in exits] == [[0, 1, 2], [1]]  # type: ignore[union-attr]
+    assert kept_stream(anatomy, {"residual#2": 1}, "l.0", exits) is None
+    assert kept_stream(anatomy, {"residual#2": 1}, "l.1", ()).tolist() == [1]  # type: ignore[union-attr]
 
 
 def make_teacher(family: str, tiny: Callable[..., Any], task: Any) -> Teacher:

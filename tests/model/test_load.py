@@ -121,6 +121,12 @@ def half_downloaded(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def index_without_places(folder: Path) -> None:
+    half_downloaded(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": [1]}))
+    (folder / "model-00001-of-00002.safetensors").unlink()
+
+
 def garbage_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
@@ -188,6 +194,7 @@ def quantised(folder: Path) -> None:
         (undecodable_config, "the file holds JSON"),
         (no_weights, r"weights in \*\.safetensors"),
         (cut_off_weights, "a whole safetensors file.*Fetch it again"),
+        (index_without_places, r"weights in \*\.safetensors"),
         (half_downloaded, "1 of 2 missing at .*model-00002-of-00002.safetensors.*Fetch it again"),
         (garbage_weights, "a whole safetensors file"),
         (other_shapes, "shapes|can load"),
@@ -333,3 +340,9 @@ def test_a_tokenizer_travels_with_the_result(shared: Callable[[str], Path], tmp_
     assert loaded.tokenizer is not None and back.tokenizer is not None
     assert back.tokenizer(text).input_ids == loaded.tokenizer(text).input_ids
     assert digests(source) == before
+
+
+def test_an_index_beside_a_whole_file_is_not_asked(own: Path) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (own / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load(str(own)).model is not None

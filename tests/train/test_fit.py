@@ -328,3 +328,27 @@ def copy_of(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     other = copy.deepcopy(module)
     other.load_state_dict(state)
     return other.train()
+
+
+class Viewed(nn.Module):
+    """Reads what a convolution gave with a `view`, which rows with channels last do not allow."""
+
+    def __init__(self, solid: bool) -> None:
+        super().__init__()
+        self.conv, self.line = nn.Conv2d(3, 6, 3), nn.Linear(6 * 36, 2)
+        self.solid = nn.Conv3d(1, 1, 1) if solid else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x).relu()
+        out = out if self.solid is None else self.solid(out[:, None])[:, 0]
+        found: Tensor = self.line(out.view(-1, 6 * 36))
+        return found
+
+
+@pytest.mark.parametrize("solid", [False, True])
+def test_a_module_that_needs_its_rows_as_they_are_is_trained(solid: bool) -> None:
+    module, pictures = Viewed(solid), torch.randn(16, 3, 8, 8)
+    fitted = fit(
+        module, lambda epoch: [list(range(16))], lambda rows: module(pictures[rows]).square().mean(), Schedule(3)
+    )
+    assert fitted.steps == 3 and all(p.is_contiguous() for p in module.parameters())
