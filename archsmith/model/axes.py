@@ -151,7 +151,8 @@ class _Roles:
             return "residual"
         if atom in self.heads and producers and consumers:
             return self.heads[atom]
-        through = [use for use in producers if use in consumers]  # a convolution of each channel by itself
+        # A convolution of each channel by itself.
+        through = [use for use in producers if use in consumers and use.is_convolution]
         producers, consumers = ([use for use in uses if use not in through] for uses in (producers, consumers))
         exits = [use for use in consumers if use.number in self.exits]
         if any(use.is_convolution for use in producers + consumers) or (through and exits != consumers):

@@ -256,7 +256,9 @@ class _Slices:
         known = self.learned.setdefault(candidate.axis.kind, [])
         for integers in sorted(islice(self._guesses(candidate), MAX_TRIES), key=len)[:OTHERS]:
             other = _with(candidate, integers)
-            if other.axis.integers != candidate.axis.integers and self.error([*kept, other])[0]:
+            if other.axis.integers == candidate.axis.integers or not self.error([*kept, other])[0]:
+                continue
+            if self.error([other])[0]:  # not only where two halves make up for one another
                 known.insert(0, frozenset(name for _, name in integers))
                 return other
         verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
