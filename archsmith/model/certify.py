@@ -242,10 +242,25 @@ class _Slices:
             if not group or self.error([*kept, *group])[0]:
                 kept += group
                 continue
+            fitted: list[Candidate] = []
             for candidate in group:
-                found = self._beside(kept, candidate, verdicts)
-                kept += [found] if found is not None else []
+                found = self._beside([*kept, *fitted], candidate, verdicts)
+                fitted += [found] if found is not None else []
+            kept += self._alone(fitted, group, verdicts)
         return kept
+
+    def _alone(self, fitted: list[Candidate], group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+        """Those whose new whole numbers are right without the axes that they were found beside, too: two halves may
+        make up for one another."""
+        changed_ones = [candidate for candidate in fitted if candidate not in group]
+        if not changed_ones or self.error(changed_ones)[0]:
+            return fitted
+        for candidate in changed_ones:
+            equal, error, wrong = self.error([candidate])
+            if not equal:
+                verdicts.reject(candidate.axis.name, f"cut without other axes, {wrong}", error)
+                fitted = [other for other in fitted if other is not candidate]
+        return fitted
 
     def _beside(self, kept: Sequence[Candidate], candidate: Candidate, verdicts: Verdicts) -> Candidate | None:
         """The candidate as it can be cut together with those kept: with other whole numbers if need be, since one that
@@ -256,9 +271,7 @@ class _Slices:
         known = self.learned.setdefault(candidate.axis.kind, [])
         for integers in sorted(islice(self._guesses(candidate), MAX_TRIES), key=len)[:OTHERS]:
             other = _with(candidate, integers)
-            if other.axis.integers == candidate.axis.integers or not self.error([*kept, other])[0]:
-                continue
-            if self.error([other])[0]:  # not only where two halves make up for one another
+            if other.axis.integers != candidate.axis.integers and self.error([*kept, other])[0]:
                 known.insert(0, frozenset(name for _, name in integers))
                 return other
         verdicts.reject(candidate.axis.name, f"cut together with other axes, {wrong}", error)
