@@ -59,7 +59,7 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
     if path.exists():
         setting = work.record("latency")["setting"]
         with closing(Store.read(path)) as store:
-            trials = pareto(store.history(), store.objectives)
+            trials = pareto([t for t in store.history() if not t.proposal.fidelity], store.objectives)
         found += [
             replace(
                 final.best,

@@ -18,14 +18,14 @@ from archsmith.cost.memory import cpu_time
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.trained import Effort, Teacher, Trained, compare, develop, learning_rate, repaired
 from archsmith.jobs.case import Case
-from archsmith.jobs.choice import FIRST, Chosen, best_trial, better, bound_of, next_point, shrink_of
+from archsmith.jobs.choice import FIRST, PROBE, Chosen, best_trial, better, bound_of, gain_of, next_point, shrink_of
 from archsmith.jobs.plan import Pace, Plan, costs_of, measure_pace
 from archsmith.jobs.select import Point, Terrain, at_most, streams_of, widest_of
 from archsmith.jobs.serving import answered_in
 from archsmith.jobs.stages import NEAR_LIMIT, Work, costs_allowed, setting_ms
 from archsmith.model import realise
 from archsmith.search import closing_in, regularised_evolution
-from archsmith.space import JSON, Architecture, Value
+from archsmith.space import JSON, Architecture, Space, Value
 from archsmith.study import Store
 from archsmith.study import run as run_study
 from archsmith.trial import Proposal, Strategy, Trial
@@ -33,6 +33,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 BEGIN = 0.4  # share of the dearest point's latency that is tried first
 WORTH_TWO = 120.0  # seconds of long training from which on a second architecture gets a share of them
 FREE = 4  # points that are repaired and judged where nothing is trained
+PROBED = 5  # trials from which on the first point is tried for a shorter while besides
 
 
 def search(work: Work, teacher: Teacher, terrain: Terrain, points: Sequence[Point], plan: Plan) -> list[Trial]:
@@ -68,15 +69,17 @@ def describe(trial: Trial) -> str:
     """One line on a trial."""
     if trial.status != "complete":
         return f"trial {trial.number} failed: {trial.error}"
+    short = ", at a quarter of the steps" if trial.proposal.fidelity else ""
     return (
         f"trial {trial.number}: {100 - trial.values['loss_points']:.1f} points, "
-        f"{trial.values['latency_ms']:.2f} ms predicted, {trial.seconds:.0f} s"
+        f"{trial.values['latency_ms']:.2f} ms predicted, {trial.seconds:.0f} s{short}"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """The evaluator `Trained`, with as many steps as each architecture fits into the plan's seconds for a trial."""
+    """The evaluator `Trained`, with as many steps as each architecture fits into the plan's seconds for a trial, or
+    into the share of them that a proposal's fidelity says."""
 
     teacher: Teacher
     pace: Pace | None
@@ -89,7 +92,8 @@ class Timed:
         costs = costs_of(self.case, self.teacher, proposal.architecture)
         effort = Effort()
         if self.pace is not None:
-            effort = Effort(steps=self.pace.steps(self.plan.trial_seconds, costs.macs), batch=self.plan.batch)
+            seconds = self.plan.trial_seconds * proposal.fidelity.get("seconds", 1.0)
+            effort = Effort(steps=self.pace.steps(seconds, costs.macs), batch=self.plan.batch)
         found = Trained(self.teacher, effort, self.case.request.seed, self.terrain.ms)(proposal, rng)
         return {**found, "macs": costs.macs, "parameters": costs.parameters, "weight_bytes": costs.weight_bytes}
 
@@ -113,9 +117,24 @@ def strategy(case: Case, teacher: Teacher, terrain: Terrain, points: Sequence[Po
     bound = bound_of(case, teacher)
     if bound is not None:
         front = [(point.ms, point.architecture) for point in widest_of(terrain, points)]
-        return closing_in(front, "drop_points", bound / shrink_of(plan), BEGIN)
+        return closing_on(front, bound, plan, case.task.size("validation"))
     starts = [point.architecture for point in candidates(case, terrain, points)]
     return regularised_evolution(("loss_points", "latency_ms"), population=len(starts), sample=3, start=starts)
+
+
+def closing_on(front: Sequence[tuple[float, Architecture]], bound: float, plan: Plan, rows: int) -> Strategy:
+    """Close in on what should keep the bound after long training. Where there are trials enough, the first point is
+    first tried for a shorter while: it tells what longer training gives."""
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        whole = [trial for trial in history if not trial.proposal.fidelity]
+        limit = bound / shrink_of(plan, gain_of(history, rows))
+        found = closing_in(front, "drop_points", limit, BEGIN)(space, whole, n, rng)
+        if not history and plan.trials >= PROBED:
+            return [replace(proposal, fidelity=PROBE) for proposal in found[:1]]
+        return found
+
+    return propose
 
 
 def candidates(case: Case, terrain: Terrain, points: Sequence[Point]) -> list[Point]:
@@ -132,13 +151,15 @@ def train(
 ) -> Chosen:
     """The architecture that ships: of the trials if nothing is trained, else after its long training."""
     case = work.case
-    done = [trial for trial in trials if trial.status == "complete"]
+    done = [trial for trial in trials if trial.status == "complete" and not trial.proposal.fidelity]
     done = [trial for trial in done if costs_allowed(work, trial.values)] or done
     if not done:
         reasons = "; ".join(sorted({trial.error for trial in trials})) or "there was none"
         raise ArchsmithError(f"a search must have a trial that completes; {reasons}. Give more --minutes.")
     bound = bound_of(case, teacher)
-    trial = best_trial(case, done, bound, shrink_of(plan))
+    gain = gain_of(trials, case.task.size("validation"))
+    shrink = shrink_of(plan, gain)
+    trial = best_trial(case, done, bound, shrink)
     rate = trial.values.get("learning_rate", 0.0)
     architecture, seconds = trial.proposal.architecture, plan.final_seconds
     if bound is None or not plan.trains:
@@ -147,11 +168,11 @@ def train(
     able = [point for point in widest_of(terrain, points) if point.architecture not in failed]
 
     def after(drop: float) -> Point | None:
-        return next_point(able, done, terrain.ms(architecture), drop, bound, terrain.ms({}))
+        return next_point(able, done, terrain.ms(architecture), drop, bound, terrain.ms({}), gain)
 
     once = Training("train", seconds, rate, plan)
     if seconds < WORTH_TWO:  # nothing comes after it: the trial's, or a slower one where that should miss the bound
-        lost = trial.values["drop_points"] * shrink_of(plan)
+        lost = trial.values["drop_points"] * shrink
         point = after(lost) if lost > bound else None
         return train_next(work, teacher, terrain, point, once) or train_one(work, teacher, terrain, architecture, once)
     if after(math.inf) is None and after(0.0) is None:  # nothing can follow

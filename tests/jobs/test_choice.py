@@ -11,6 +11,9 @@ from torch import nn
 
 from archsmith.jobs.choice import (
     AGAIN,
+    GAIN,
+    GAINS,
+    PROBE,
     SLOPE,
     SLOPES,
     Chosen,
@@ -18,6 +21,7 @@ from archsmith.jobs.choice import (
     better,
     beyond,
     bound_of,
+    gain_of,
     next_point,
     shrink_of,
     slope_of,
@@ -26,9 +30,10 @@ from archsmith.jobs.plan import Plan
 from archsmith.jobs.select import Point
 from archsmith.jobs.stages import costs_allowed
 from archsmith.jobs.target import parse_targets
+from archsmith.jobs.training import PROBED, closing_on
 from archsmith.report.plain import to_plain
 from archsmith.report.result import Variant
-from archsmith.space import Architecture
+from archsmith.space import Architecture, Choice, Space
 from archsmith.trial import Proposal, Trial
 
 
@@ -147,9 +152,57 @@ def test_of_two_one_that_keeps_the_bound_in_fp32_only_counts_as_slower() -> None
 
 
 def test_long_training_leaves_a_share_of_what_a_trial_loses() -> None:
-    assert shrink_of(Plan(0, 0, 0, 0.0, 0.0, 0)) == 1.0
-    assert shrink_of(Plan(1, 0, 2, 20.0, 10.0, 8)) == 1.0  # no longer than the trial
-    assert 0.6 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8)) < 0.8
+    assert shrink_of(Plan(0, 0, 0, 0.0, 0.0, 0), GAIN) == 1.0
+    assert shrink_of(Plan(1, 0, 2, 20.0, 10.0, 8), GAIN) == 1.0  # no longer than the trial
+    assert 0.6 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8), GAIN) < 0.8
+    assert 0.2 < shrink_of(Plan(1, 0, 2, 20.0, 500.0, 8), 0.4) < 0.4
+
+
+def probed(short: float, whole: float) -> list[Trial]:
+    """The same point, at a quarter of a trial's seconds and at all of them."""
+    values = {"latency_ms": 4.0, "drop_points": short, "loss_points": 10 + short}
+    first = trial(1, 4.0, whole)
+    return [Trial(0, Proposal(first.proposal.architecture, PROBE), "complete", values), first, trial(2, 8.0, 0.1)]
+
+
+LEARNT = [
+    # points lost at a quarter and at all of a trial's seconds, validation rows, the least and most that the gain may be
+    (16.0, 8.0, 10**9, 0.5, 0.5),  # sure: halved by four times as long
+    (16.0, 8.0, 1000, 0.3, 0.5),
+    (16.0, 8.0, 100, 0.14, 0.3),  # unsure: nearer to what was known before
+    (0.0, 0.0, 1000, 0.1, 0.13),  # nothing lost, nothing learnt
+    (8.0, 9.0, 10**9, *GAINS[:1] * 2),  # longer is never taken to be worse
+    (90.0, 9.0, 10**9, *GAINS[1:] * 2),
+]
+
+
+@pytest.mark.parametrize(("short", "whole", "rows", "least", "most"), LEARNT)
+def test_what_long_training_gains_is_learnt(short: float, whole: float, rows: int, least: float, most: float) -> None:
+    assert least - 1e-6 <= gain_of(probed(short, whole), rows) <= most + 1e-6
+
+
+def test_without_a_pair_of_trials_the_gain_is_the_usual_one() -> None:
+    assert gain_of(FRONT, 1000) == gain_of([], 1000) == gain_of(probed(16.0, 8.0)[:1], 1000) == GAIN
+
+
+def test_the_first_point_is_probed_where_there_are_trials_enough() -> None:
+    space = Space({"width": Choice([1, 2, 3, 4, 5, 6])})
+    front = [(float(n), Architecture({"width": n})) for n in range(1, 7)]
+
+    def run(trials: int, drops: dict[float, float], steps: int) -> list[tuple[int, bool]]:
+        """(width, is it the probe) of each proposal; `drops`: what width 1 loses, by the share of seconds."""
+        propose = closing_on(front, 1.0, Plan(1, 0, trials, 20.0, 2000.0, 8), 10**9)
+        history: list[Trial] = []
+        for number in range(steps):
+            (found,) = propose(space, history, 1, np.random.default_rng(number))
+            width = int(found.architecture["width"])
+            lost = drops[found.fidelity.get("seconds", 1.0)] / width
+            history.append(Trial(number, found, "complete", {"drop_points": lost, "latency_ms": width}))
+        return [(int(t.proposal.architecture["width"]), bool(t.proposal.fidelity)) for t in history]
+
+    assert run(PROBED, {0.25: 30.0, 1.0: 15.0}, 3) == [(2, True), (2, False), (1, False)]  # much is won back: faster
+    assert run(PROBED, {0.25: 15.5, 1.0: 15.0}, 3) == [(2, True), (2, False), (3, False)]  # little is: slower
+    assert run(PROBED - 1, {1.0: 15.0}, 2) == [(2, False), (3, False)]
 
 
 def test_a_trial_beyond_the_bounds_on_costs_is_not_chosen() -> None:
