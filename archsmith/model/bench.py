@@ -214,8 +214,9 @@ def _zeroed(old: Mapping[str, Tensor], axes: Sequence[Axis], keep: Mapping[str, 
     for axis in axes:
         gone = np.setdiff1d(np.arange(axis.size), keep[axis.name])
         for place in axis.places:
-            tensor = new.get(place.parameter, old[place.parameter]).detach()
-            new[place.parameter] = tensor.index_fill(place.dim, torch.from_numpy(place.index[gone].ravel()), 0)
+            if place.parameter not in new:
+                new[place.parameter] = old[place.parameter].detach().clone()
+            new[place.parameter].index_fill_(place.dim, torch.from_numpy(place.index[gone].ravel()), 0)
     return new
 
 

@@ -242,12 +242,24 @@ class _Slices:
             if not group or self.error([*kept, *group])[0]:
                 kept += group
                 continue
-            fitted: list[Candidate] = []
-            for candidate in group:
-                found = self._beside([*kept, *fitted], candidate, verdicts)
-                fitted += [found] if found is not None else []
-            kept += self._alone(fitted, group, verdicts)
+            kept += self._alone(self._fitted(kept, group, verdicts), group, verdicts)
         return kept
+
+    def _fitted(self, kept: Sequence[Candidate], group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
+        """Those of one kind that go together with those kept; what was right for one is tried with all the rest of
+        those alike at once."""
+        fitted: list[Candidate] = []
+        for same in alike(group):
+            for i, candidate in enumerate(same):
+                found = self._beside([*kept, *fitted], candidate, verdicts)
+                if found is None:
+                    continue
+                fitted.append(found)
+                rest = [other if found is candidate else self._guess(other) for other in same[i + 1 :]]
+                if rest and self.error([*kept, *fitted, *rest])[0]:
+                    fitted += rest
+                    break
+        return fitted
 
     def _alone(self, fitted: list[Candidate], group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
         """Those whose new whole numbers are right without the axes that they were found beside, too: two halves may
