@@ -19,7 +19,7 @@ def names(kind: str) -> list[str]:
     """Every name known of a kind, plug-ins included.
 
     >>> names("strategy")[:2]
-    ['closing', 'evolution']
+    ['annealing', 'asha']
     """
     plugged = [point.name.partition(".") for point in entry_points(group="archsmith.plugins")]
     return sorted({name for each, name in TABLE if each == kind} | {name for each, _, name in plugged if each == kind})

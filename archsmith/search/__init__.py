@@ -1,27 +1,115 @@
 """Strategies, one file a method, and exact selection."""
 
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from archsmith.errors import BadInput
 from archsmith.search.along import along_front, in_spread
+from archsmith.search.annealing import simulated_annealing
+from archsmith.search.bayesian import bayesian_optimisation
 from archsmith.search.closing import closing_in
+from archsmith.search.deep_q import deep_q_learning
 from archsmith.search.evolution import regularised_evolution
 from archsmith.search.exact import Option, Pick, exact_front, exact_pick
+from archsmith.search.fidelity import asha, bohb, hyperband
+from archsmith.search.genetic import genetic_algorithm
+from archsmith.search.grid import grid_search
+from archsmith.search.local import local_search
+from archsmith.search.nsga2 import nsga2
+from archsmith.search.optuna_sampler import optuna_sampler
+from archsmith.search.policy import policy_gradient
+from archsmith.search.predictor import predictor_search
+from archsmith.search.qlearning import q_learning
 from archsmith.search.random import random_search
+from archsmith.search.swarm import particle_swarm
+from archsmith.search.wrap import shrinking, with_prior
+from archsmith.trial import Strategy
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "random": random_search,
+    "grid": grid_search,
+    "local": local_search,
+    "annealing": simulated_annealing,
+    "genetic": genetic_algorithm,
     "evolution": regularised_evolution,
+    "swarm": particle_swarm,
+    "q-learning": q_learning,
+    "deep-q": deep_q_learning,
+    "reinforce": partial(policy_gradient, method="reinforce"),
+    "ppo": partial(policy_gradient, method="ppo"),
+    "bayesian": bayesian_optimisation,
+    "bananas": partial(predictor_search, model="mlp"),
+    "boosting": partial(predictor_search, model="boosting"),
+    "transformer": partial(predictor_search, model="transformer"),
+    "nsga2": nsga2,
+    "asha": asha,
+    "hyperband": hyperband,
+    "bohb": bohb,
+    "optuna": optuna_sampler,
     "front": along_front,
     "closing": closing_in,
 }
+
+
+def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **options: Any) -> Strategy:
+    """A strategy by its name. The budget, in trials, is what sizes and rates follow from; options are its own.
+
+    Raises `BadInput` for a name or an option that there is not.
+
+    >>> strategy("genetic", ["loss"], budget=200, population=12) is not None
+    True
+    """
+    if name not in STRATEGIES:
+        raise BadInput("a strategy is one that is known", repr(name), "", f"there are: {', '.join(STRATEGIES)}")
+    make = STRATEGIES[name]
+    taken = inspect.signature(make).parameters
+    given: dict[str, Any] = {"objectives": list(objectives), "budget": budget}
+    given = {key: value for key, value in given.items() if key in taken}
+    open_ended = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
+    unknown = [key for key in options if key not in taken and not open_ended]
+    if unknown:
+        own = [key for key in taken if key not in ("objectives", "budget")]
+        raise BadInput(f"an option of {name} is one that it has", repr(unknown[0]), "", f"there are: {', '.join(own)}")
+    missing = [
+        key for key, each in taken.items() if each.default is each.empty and key not in {**given, **options}
+        and each.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    ]  # fmt: skip
+    if missing:
+        raise BadInput(f"{name} needs {missing[0]}", "none", "", f"give {missing[0]}=...")
+    return make(**given, **options)
+
 
 __all__ = [
     "STRATEGIES",
     "Option",
     "Pick",
     "along_front",
+    "asha",
+    "bayesian_optimisation",
+    "bohb",
     "closing_in",
+    "deep_q_learning",
     "exact_front",
     "exact_pick",
+    "genetic_algorithm",
+    "grid_search",
+    "hyperband",
     "in_spread",
+    "local_search",
+    "nsga2",
+    "optuna_sampler",
+    "particle_swarm",
+    "policy_gradient",
+    "predictor_search",
+    "q_learning",
     "random_search",
     "regularised_evolution",
+    "shrinking",
+    "simulated_annealing",
+    "strategy",
+    "with_prior",
 ]

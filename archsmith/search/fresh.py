@@ -25,12 +25,13 @@ def fresh(
 
 
 def different(
-    history: Sequence[Trial], n: int, choose: Callable[[set[Architecture]], Architecture | None]
+    history: Sequence[Trial], n: int, choose: Callable[[set[Architecture]], Architecture | Proposal | None]
 ) -> list[Proposal]:
     """`n` proposals, each of what `choose` makes of the architectures seen so far; fewer where it gives None."""
     seen = {trial.proposal.architecture for trial in history}
     proposals: list[Proposal] = []
-    while len(proposals) < n and (architecture := choose(seen)) is not None:
-        seen.add(architecture)
-        proposals.append(Proposal(architecture))
+    while len(proposals) < n and (found := choose(seen)) is not None:
+        proposal = found if isinstance(found, Proposal) else Proposal(found)
+        seen.add(proposal.architecture)
+        proposals.append(proposal)
     return proposals

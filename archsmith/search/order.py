@@ -11,14 +11,25 @@ import numpy as np
 from archsmith.trial import Trial
 
 
+def is_usable(trial: Trial, objectives: Sequence[str]) -> bool:
+    """Whether a trial is complete and all of its objectives are finite numbers."""
+    return trial.status == "complete" and all(math.isfinite(trial.values.get(name, math.nan)) for name in objectives)
+
+
+def usable(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
+    """The trials that a strategy can learn from, oldest first."""
+    return [trial for trial in trials if is_usable(trial, objectives)]
+
+
 def youngest(trials: Sequence[Trial], objectives: Sequence[str], count: int) -> list[Trial]:
     """The last `count` complete trials whose objectives are all finite numbers, oldest first."""
-    usable = (
-        trial
-        for trial in reversed(trials)
-        if trial.status == "complete" and all(math.isfinite(trial.values.get(name, math.nan)) for name in objectives)
-    )
-    return list(islice(usable, count))[::-1]
+    return list(islice((trial for trial in reversed(trials) if is_usable(trial, objectives)), count))[::-1]
+
+
+def standing(trials: Sequence[Trial], objectives: Sequence[str]) -> np.ndarray:
+    """(n,) what usable trials are compared by, minimised: their value, or with several objectives their place."""
+    points = np.array([[trial.values[name] for name in objectives] for trial in trials]).reshape(-1, len(objectives))
+    return points[:, 0] if len(objectives) == 1 else places(points).astype(float)
 
 
 def places(points: np.ndarray) -> np.ndarray:

@@ -41,6 +41,11 @@ class Space:
         """Name -> choice, in the order given."""
         return MappingProxyType(self._choices)
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The names in the order given, but for children of a condition, which come after their parent."""
+        return self._plan.order
+
     # What is in it
 
     def check(self, architecture: Mapping[str, Value]) -> None:

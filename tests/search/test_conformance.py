@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archsmith.search import Option, along_front, random_search, regularised_evolution
+from archsmith.search import Option, along_front, random_search, regularised_evolution, shrinking, strategy, with_prior
 from archsmith.space import Architecture, Choice, Condition, Forbidden, Linear, Space
 from archsmith.study import Store
 from archsmith.trial import Proposal, Strategy, Trial
@@ -31,7 +31,21 @@ STRATEGIES: dict[str, Make] = {
         objectives, start=[space.sample(np.random.default_rng(1))]
     ),
     "front": lambda space, objectives: along_front(groups(space)),
+    "shrinking": lambda space, objectives: shrinking(random_search(), objectives, every=5, least=2),
+    "prior": lambda space, objectives: with_prior(random_search(), lambda point: len(point), first=6, drawn=30),
 }
+# "boosting" and "transformer" are "bananas" with another learner, which takes longer.
+NAMED = (
+    "grid", "local", "annealing", "genetic", "swarm", "q-learning", "deep-q", "reinforce", "ppo", "bayesian", "bananas",
+    "nsga2", "optuna",
+)  # fmt: skip
+
+
+def by_name(name: str) -> Make:
+    return lambda space, objectives: strategy(name, objectives, budget=20)
+
+
+STRATEGIES |= {name: by_name(name) for name in NAMED}
 
 
 def layered(layers: int) -> dict[str, Choice]:

@@ -106,7 +106,7 @@ def test_one_objective_is_ordered_by_value() -> None:
 def test_the_registry_finds_strategies_by_name() -> None:
     assert {"random", "evolution", "front"} <= set(names("strategy"))
     assert find("strategy", "random") is random_search
-    with pytest.raises(BadInput, match=r"'astrology'. There are: closing, evolution"):
+    with pytest.raises(BadInput, match=r"'astrology'. There are: annealing, asha"):
         find("strategy", "astrology")
 
 

@@ -1,0 +1,161 @@
+"""Policy gradient: a controller that writes architectures, decision by decision, and is moved toward the better ones.
+
+Zoph & Le 2017, "Neural Architecture Search with Reinforcement Learning" (REINFORCE with a baseline, Williams 1992); PPO
+instead of it as in Zoph et al. 2018 (NASNet), by Schulman et al. 2017. The controller is an LSTM as there, or reads all
+decisions so far by self-attention.
+
+R: reward of an episode; b: baseline; u_t: decision t; pi: the controller.
+  REINFORCE:  maximise (R - b) sum_t log pi(u_t | u_<t) + beta H(pi)
+  PPO:        maximise min(rho A, clip(rho, 1 - e, 1 + e) A), rho = pi / pi_old, A = R - b, over the latest episodes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.errors import BadInput
+from archsmith.search.episodes import Episodes
+from archsmith.search.fold import Fold
+from archsmith.search.fresh import different, fresh
+from archsmith.space import Architecture, Space
+from archsmith.trial import Proposal, Strategy, Trial
+
+HIDDEN = 48
+SPREAD = 0.2  # a logit further than this from the others, times ten, is all but certain: the first logits are near 0
+ENTROPY = 0.02  # beta at the beginning; it falls to 0 over the budget
+SMOOTH = 0.9  # of the baseline, an exponential mean of rewards
+CLIP, PASSES, EPISODES = 0.2, 4, 16  # of PPO: e, how often the latest episodes are gone through, and how many of them
+
+Controller = Literal["recurrent", "attention"]
+Method = Literal["reinforce", "ppo"]
+
+
+class Writer(nn.Module):
+    """Logits of each decision from those before it; B: episodes, T: steps, V: values, H: hidden."""
+
+    def __init__(self, episodes: Episodes, controller: Controller) -> None:
+        super().__init__()
+        steps, most = episodes.steps, episodes.most
+        self.mask: Tensor
+        self.register_buffer("mask", episodes.mask())
+        self.taken = nn.Embedding(most + 2, HIDDEN)  # the value taken before; last but one: not active; last: the start
+        self.place = nn.Embedding(max(1, steps), HIDDEN)
+        self.attention = controller == "attention"
+        if self.attention:
+            layer = nn.TransformerEncoderLayer(HIDDEN, 4, 2 * HIDDEN, dropout=0.0, batch_first=True)
+            self.body: nn.Module = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        else:
+            self.body = nn.LSTM(HIDDEN, HIDDEN, batch_first=True)
+        self.head = nn.Linear(HIDDEN, most)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.most = most
+
+    def forward(self, actions_BT: Tensor) -> Tensor:
+        """Actions (-1: not active) -> log probabilities (B, T, V), each given the actions before it."""
+        steps = actions_BT.shape[1]
+        codes = torch.where(actions_BT < 0, self.most, actions_BT)
+        start = torch.full_like(codes[:, :1], self.most + 1)
+        h_BTH = self.taken(torch.cat([start, codes[:, :-1]], 1)) + self.place(torch.arange(steps))
+        if self.attention:
+            h_BTH = self.body(h_BTH, mask=nn.Transformer.generate_square_subsequent_mask(steps), is_causal=True)
+        else:
+            h_BTH = self.body(h_BTH)[0]
+        logits = self.head(h_BTH).masked_fill(~self.mask[:steps], -1e9)
+        return torch.log_softmax(logits, -1)
+
+
+class Learner:
+    """A controller, its optimiser, baseline and latest episodes."""
+
+    def __init__(self, space: Space, method: Method, controller: Controller, budget: int) -> None:
+        self.episodes, self.method, self.budget = Episodes(space), method, budget
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.writer = Writer(self.episodes, controller).eval()
+        self.optimiser = torch.optim.Adam(self.writer.parameters(), lr=min(3e-2, 1.0 / budget**0.75))
+        self.baseline = 0.5
+        self.trials = 0
+        self.latest: list[tuple[list[int], float]] = []
+
+    def log_probabilities(self, actions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Of whole episodes (B,), and the mean entropy of their decisions."""
+        log_BTV = self.writer(actions_BT)
+        active = actions_BT >= 0
+        taken = log_BTV.gather(2, actions_BT.clamp_min(0)[..., None])[..., 0]
+        entropy = -(log_BTV.exp() * log_BTV.clamp_min(-50)).sum(-1)
+        return (taken * active).sum(1), (entropy * active).sum() / active.sum().clamp_min(1)
+
+    def draw(self, rng: np.random.Generator) -> list[int]:
+        """An episode of the present policy."""
+
+        def pick(step: int, actions: list[int]) -> int:
+            padded = torch.tensor([[*actions, *[-1] * (self.episodes.steps - len(actions))]])
+            with torch.no_grad():
+                chance = self.writer(padded)[0, step].exp().double().numpy()[: self.episodes.sizes[step]]
+            return int(rng.choice(len(chance), p=chance / chance.sum()))
+
+        return self.episodes.play(pick)
+
+
+def step(learner: Learner, trial: Trial, reward: float) -> None:
+    """Move the controller by one more episode."""
+    actions = learner.episodes.actions(trial.proposal.architecture)
+    learner.trials += 1
+    learner.latest = [*learner.latest, (actions, reward)][-EPISODES:]
+    learner.baseline = SMOOTH * learner.baseline + (1 - SMOOTH) * reward
+    beta = ENTROPY * max(0.0, 1 - learner.trials / learner.budget)
+    if not actions:
+        return
+    if learner.method == "reinforce":
+        log_B, entropy = learner.log_probabilities(torch.tensor([actions]))
+        _descend(learner, -(reward - learner.baseline) * log_B.sum() - beta * entropy)
+        return
+    if learner.trials % (EPISODES // 2):
+        return
+    actions_BT = torch.tensor([each for each, _ in learner.latest])
+    gain = torch.tensor([each for _, each in learner.latest])
+    gain = (gain - gain.mean()) / (gain.std() + 1e-6)
+    with torch.no_grad():
+        old = learner.log_probabilities(actions_BT)[0]
+    for _ in range(PASSES):
+        log_B, entropy = learner.log_probabilities(actions_BT)
+        rho = (log_B - old).exp()
+        clipped = rho.clamp(1 - CLIP, 1 + CLIP)
+        _descend(learner, -torch.minimum(rho * gain, clipped * gain).mean() - beta * entropy)
+
+
+def _descend(learner: Learner, loss: Tensor) -> None:
+    learner.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(learner.writer.parameters(), 1.0)
+    learner.optimiser.step()
+
+
+def policy_gradient(
+    objectives: Sequence[str],
+    *,
+    budget: int = 100,
+    method: Method = "reinforce",
+    controller: Controller = "recurrent",
+) -> Strategy:
+    """Architectures drawn from a controller that is trained on the trials so far; rewards are ranks from 0 to 1."""
+    if budget < 1 or method not in ("reinforce", "ppo") or controller not in ("recurrent", "attention"):
+        law = "a policy gradient is reinforce or ppo, with a recurrent or attention controller, and a budget"
+        raise BadInput(law, f"{method}, {controller}, {budget}")
+    fold = Fold(objectives, lambda space: Learner(space, method, controller, budget), step)
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        learner = fold.state(space, history)
+
+        def draw() -> Architecture:
+            return learner.episodes.architecture(learner.draw(rng), rng)
+
+        return different(history, n, lambda seen: fresh(space, seen, draw, rng))
+
+    return propose

@@ -1,0 +1,119 @@
+"""Strategies made of strategies: what is known beforehand comes first, and values that keep losing go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from archsmith.search.fresh import different, fresh
+from archsmith.search.order import standing, usable
+from archsmith.space import Architecture, Space, Value
+from archsmith.trial import Proposal, Strategy, Trial
+
+Prior = Callable[[Architecture], float]
+
+
+def with_prior(strategy: Strategy, prior: Prior, *, first: int, drawn: int = 1000) -> Strategy:
+    """The `first` proposals are those that a prior puts first among `drawn` random points; then the strategy goes on.
+
+    The prior is minimised: a score at initialisation with its sign turned, or what a predictor of earlier studies says.
+    Every second of them comes from the better half instead, at random: a prior that is wrong must not decide all.
+    """
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        left = first - len(history)
+        if left <= 0:
+            return strategy(space, history, n, rng)
+        points = list(dict.fromkeys(space.sample(rng) for _ in range(drawn)))
+        points.sort(key=prior)
+        count = len(history)
+
+        def choose(seen: set[Architecture]) -> Architecture | None:
+            nonlocal count
+            new = [point for point in points if point not in seen]
+            if not new:
+                return fresh(space, seen, lambda: space.sample(rng), rng)
+            count += 1
+            return new[0] if count % 2 else new[int(rng.integers(max(1, len(new) // 2)))]
+
+        begun = different(history, min(n, left), choose)
+        running = [Trial(len(history) + i, proposal, "running") for i, proposal in enumerate(begun)]
+        return begun + (strategy(space, [*history, *running], n - len(begun), rng) if len(begun) < n else [])
+
+    return propose
+
+
+def shrinking(
+    strategy: Strategy, objectives: Sequence[str], *, every: int = 25, worst: float = 0.5, least: int = 5
+) -> Strategy:
+    """Proposals whose values have kept losing are passed over: after each `every` usable trials, a value that was in
+    `least` of them or more, all among the `worst` share, is dropped, as long as its choice keeps another.
+
+    What the study knows of the space does not change; the values dropped are in the note of each proposal.
+    """
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        done = usable(history, objectives)
+        dropped = losing(space, done[: len(done) // every * every], objectives, worst, least)
+        if not dropped:
+            return strategy(space, history, n, rng)
+        proposals = strategy(space, history, n, rng)
+        seen = {trial.proposal.architecture for trial in history} | {each.architecture for each in proposals}
+        found: list[Proposal] = []
+        for proposal in proposals:
+            point = proposal.architecture
+            if _has(point, dropped):
+                point = _without(space, point, dropped, seen, rng) or point
+            note = proposal.note if isinstance(proposal.note, Mapping) else {}
+            listed = {name: list(values) for name, values in dropped.items()}
+            found.append(Proposal(point, proposal.fidelity, {**note, "dropped": listed}, proposal.parents))
+            seen.add(point)
+        return found
+
+    return propose
+
+
+def losing(
+    space: Space, done: Sequence[Trial], objectives: Sequence[str], worst: float, least: int
+) -> dict[str, tuple[Value, ...]]:
+    """Choice -> values that only ever lost."""
+    if not done:
+        return {}
+    lost = standing(done, objectives)
+    bad = lost > np.quantile(lost, 1 - worst)
+    found: dict[str, tuple[Value, ...]] = {}
+    for name, choice in space.choices.items():
+        tried = {
+            v: [b for t, b in zip(done, bad, strict=True) if t.proposal.architecture.get(name) == v]
+            for v in choice.values
+        }
+        gone = [value for value, rows in tried.items() if len(rows) >= least and all(rows)]
+        if gone and len(gone) < len(choice.values):
+            found[name] = tuple(gone)
+    return found
+
+
+def _has(point: Architecture, dropped: Mapping[str, Sequence[Value]]) -> bool:
+    return any(point[name] in values for name, values in dropped.items() if name in point)
+
+
+def _without(
+    space: Space,
+    point: Architecture,
+    dropped: Mapping[str, Sequence[Value]],
+    seen: set[Architecture],
+    rng: np.random.Generator,
+) -> Architecture | None:
+    """The point with values that are left in place of those dropped; None where none such is new and allowed."""
+    for _ in range(20):
+        values = dict(point)
+        for name, gone in dropped.items():
+            if name in values and values[name] in gone:
+                left = [value for value in space.choices[name].values if value not in gone]
+                values[name] = left[int(rng.integers(len(left)))]
+        found = Architecture(values)
+        if found in space and found not in seen:
+            return found
+        point = space.mutate(point, rng)
+    return None

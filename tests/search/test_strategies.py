@@ -1,0 +1,159 @@
+"""What each of the learning strategies must do on a made-up landscape: find more than chance does."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from archsmith.errors import BadInput
+from archsmith.search import STRATEGIES, nsga2, random_search, strategy
+from archsmith.search.annealing import walked
+from archsmith.search.gaussian import fit_process, scores
+from archsmith.search.genetic import exceeded, roulette, tournament
+from archsmith.search.grid import grid
+from archsmith.search.learners import boosted_trees, mlp_ensemble
+from archsmith.search.meta import learnt_prior
+from archsmith.search.order import standing
+from archsmith.search.transformer import transformer_ensemble
+from archsmith.search.wrap import losing, shrinking, with_prior
+from archsmith.space import Architecture, Choice, Condition, Space
+from archsmith.trial import Proposal, Strategy, Trial
+
+SPACE = Space({f"{i}": Choice(list("abcd")) for i in range(8)})
+GOAL = np.random.default_rng(7).permutation(8) % 4
+
+
+def loss(point: Architecture) -> float:
+    """How many choices are wrong, and a little for neighbours that are."""
+    wrong = [point[f"{i}"] != "abcd"[GOAL[i]] for i in range(8)]
+    return float(sum(wrong) + 0.5 * sum(a and b for a, b in itertools.pairwise(wrong)))
+
+
+def search(made: Strategy, trials: int, seed: int, space: Space = SPACE) -> list[Trial]:
+    history: list[Trial] = []
+    for number in range(trials):
+        (proposal,) = made(space, history, 1, np.random.default_rng([seed, number]))
+        values = {"loss": loss(proposal.architecture), "cost": float(list(proposal.architecture.values()).count("a"))}
+        history.append(Trial(number, proposal, "complete", values))
+    return history
+
+
+def best(made: Strategy, trials: int, seed: int) -> float:
+    return min(trial.values["loss"] for trial in search(made, trials, seed))
+
+
+LEARNING = ["local", "annealing", "genetic", "evolution", "swarm", "reinforce", "ppo", "nsga2"]
+MODELS = ["deep-q", "bayesian", "bananas", "boosting", "transformer"]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_it_finds_more_than_chance(name: str) -> None:
+    chance = np.array([best(random_search(), 150, seed) for seed in range(6)])
+    found = np.array([best(strategy(name, ["loss"], budget=150), 150, seed) for seed in range(6)])
+    assert found.mean() < chance.mean() - 0.5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_finds_more_than_chance(name: str) -> None:
+    chance = np.mean([best(random_search(), 60, seed) for seed in range(3)])
+    assert np.mean([best(strategy(name, ["loss"], budget=60), 60, seed) for seed in range(3)]) < chance - 0.5
+
+
+def test_a_name_or_an_option_that_there_is_not_is_said() -> None:
+    with pytest.raises(BadInput, match="There are: random, grid"):
+        strategy("genetics", ["loss"])
+    with pytest.raises(BadInput, match=r"option of genetic.*There are: population"):
+        strategy("genetic", ["loss"], populations=3)
+    with pytest.raises(BadInput, match="levels"):
+        strategy("asha", ["loss"])
+    with pytest.raises(BadInput, match="closing needs front"):
+        strategy("closing", ["loss"])
+    with pytest.raises(BadInput, match="selection"):
+        strategy("genetic", ["loss"], selection="best")
+    assert set(STRATEGIES) > {*LEARNING, *MODELS}
+
+
+def test_limits_come_before_objectives() -> None:
+    made = nsga2(["loss"], budget=120, limits={"cost": 1.0})
+    history = search(made, 120, 0)
+    late = [trial.values["cost"] for trial in history[60:]]
+    free = [trial.values["cost"] for trial in search(nsga2(["loss"], budget=120), 120, 0)[60:]]
+    assert np.mean(np.array(late) <= 1) > 0.7 and np.mean(late) < np.mean(free)
+    assert exceeded(history[:1], {"cost": history[0].values["cost"] - 2.0, "absent": 1.0})[0] == np.inf
+
+
+def test_a_grid_is_all_combinations_of_what_the_budget_allows() -> None:
+    space = Space({"a": Choice([1, 2, 3]), "b": Choice([True, False]), "c": Choice([0, 5], Condition("b", [True]))})
+    assert len(set(grid(space, 100))) == space.size
+    assert {point["a"] for point in grid(space, 2)} <= {1, 3}
+
+
+def test_selection_prefers_the_first() -> None:
+    rng, place = np.random.default_rng(0), np.arange(10)
+    for select in (tournament, roulette):
+        drawn = np.array([select(place, rng) for _ in range(2000)])
+        assert drawn.mean() < 3.5 and drawn.max() >= 8
+
+
+def test_annealing_goes_uphill_while_it_is_hot() -> None:
+    points = [Proposal(SPACE.sample(np.random.default_rng(i)), note={"chance": 0.3}) for i in range(60)]
+    lost = np.array([1.0, 3.0, 2.0, *([1.4, 2.6] * 28), 2.0])[:60]
+    trials = [Trial(i, p, "complete", {"loss": v}) for i, (p, v) in enumerate(zip(points, lost, strict=True))]
+    hot = walked(trials[:5], lost[:5], 3, 1000)
+    assert hot.number in (3, 4)
+    assert walked(trials, lost, 3, 60).values["loss"] < 2.0  # cold: what is worse is no longer moved to
+
+
+def test_a_process_interpolates_and_is_sure_of_what_it_saw() -> None:
+    rng = np.random.default_rng(0)
+    x = np.stack([SPACE.encode(SPACE.sample(rng)) for _ in range(80)])
+    z = x @ rng.standard_normal(x.shape[1])
+    process = fit_process(x[:60], z[:60])
+    mean, deviation = process.predict(x)
+    assert np.corrcoef(mean[60:], z[60:])[0, 1] > 0.9
+    assert deviation[:60].mean() < 0.5 * deviation[60:].mean()
+    believing = process.believing(x[60:])
+    assert believing.predict(x[60:])[1].mean() < 0.7 * deviation[60:].mean()
+    np.testing.assert_allclose(scores(np.array([3.0, 1.0, 2.0])), [0.967, -0.967, 0.0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "learner", [mlp_ensemble, boosted_trees, transformer_ensemble(SPACE)], ids=["mlp", "trees", "tf"]
+)
+def test_a_predictor_learns_an_order(learner: object) -> None:
+    rng = np.random.default_rng(0)
+    points = [SPACE.sample(rng) for _ in range(200)]
+    x, z = np.stack([SPACE.encode(p) for p in points]), scores(np.array([loss(p) for p in points]))
+    x = np.column_stack([x, rng.standard_normal((200, 2))])  # beside features that tell nothing
+    predict = learner(x[:120], z[:120], 0)  # type: ignore[operator]
+    mean, deviation = predict(x[120:])
+    assert np.corrcoef(mean, z[120:])[0, 1] > 0.6 and (deviation > 0).all()
+    again = learner(x[:120], z[:120], 0)(x[120:])[0]  # type: ignore[operator]
+    np.testing.assert_array_equal(mean, again)
+
+
+def test_a_prior_of_earlier_studies_begins_better() -> None:
+    past = search(random_search(), 120, 5)
+    prior = learnt_prior(SPACE, [(past, ["loss"])])
+    chance = np.mean([best(random_search(), 10, seed) for seed in range(5)])
+    warm = np.mean([best(with_prior(random_search(), prior, first=10), 10, seed) for seed in range(5)])
+    assert warm < chance - 1
+    with pytest.raises(BadInput, match="past studies"):
+        learnt_prior(SPACE, [([], ["loss"])])
+
+
+def test_values_that_keep_losing_are_dropped_and_noted() -> None:
+    history = search(shrinking(random_search(), ["loss"], every=20, least=3), 100, 0)
+    notes = [trial.proposal.note["dropped"] for trial in history if trial.proposal.note]
+    assert notes and all(loss for loss in notes)
+    for trial in history:
+        for name, gone in (trial.proposal.note or {}).get("dropped", {}).items():
+            assert trial.proposal.architecture[name] not in gone
+    dropped = losing(SPACE, history[:80], ["loss"], 0.5, 3)
+    lost = standing(history[:80], ["loss"])
+    for name, values in dropped.items():
+        for value in values:
+            rows = [x for t, x in zip(history[:80], lost, strict=True) if t.proposal.architecture[name] == value]
+            assert min(rows) > np.median(lost)
