@@ -158,6 +158,35 @@ def measure(
 
 
 @app.command()
+def bench(
+    context: typer.Context,
+    benchmark: Annotated[list[str], typer.Option(help="nb201-cifar10=FILE, or NAME:COLUMN=FILE.csv. Repeat it.")],
+    strategy: Annotated[list[str], typer.Option(help="A strategy's name, or optuna:SAMPLER. Repeat it.")],
+    out: Out = None,
+    budget: Annotated[int, typer.Option(min=1, help="Whole evaluations of each search.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each strategy on each benchmark.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Compare search strategies on tables of architectures that were all measured once."""
+    with _edge(context):
+        from archsmith.jobs.bench import bench as job
+
+        folder = out or _new_run()
+        job(
+            benchmark,
+            strategy,
+            out=folder,
+            budget=budget,
+            seeds=seeds,
+            workers=workers,
+            on_done=None if quiet else typer.echo,
+        )
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"{folder / 'bench.html'}")
+
+
+@app.command()
 def report(context: typer.Context, run: Run) -> None:
     """Write a run's report.html again, and say where it is."""
     with _edge(context, run):

@@ -1,0 +1,99 @@
+"""Strategies compared on a table: what is written, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from archsmith.cli import app
+from archsmith.errors import BadInput
+from archsmith.evaluate.replay import Replay, replay
+from archsmith.evaluate.tabular import read_csv
+from archsmith.jobs.bench import bench
+from archsmith.report.compared import Curves, mean_ranks
+from archsmith.search import asha, random_search
+from archsmith.trial import Strategy
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Three choices of five; the error is their sum."""
+    rows = [f"{a},{b},{c},{a + b + c}" for a in range(5) for b in range(5) for c in range(5)]
+    path = tmp_path / "sums.csv"
+    path.write_text("\n".join(["a,b,c,error", *rows]) + "\n")
+    return path
+
+
+def test_it_leaves_curves_a_table_and_a_page(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["bench", "--benchmark", f"sums:error={table}", "--strategy", "random", "--strategy", "evolution"]
+    result = CliRunner().invoke(app, [*arguments, "--budget", "30", "--seeds", "4", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    with (out / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 4 * 30
+    last = {(r["strategy"], r["seed"]): float(r["regret"]) for r in rows if r["evaluations"] == "30"}
+    assert all(regret >= 0 for regret in last.values())
+    lines = (out / "table.md").read_text(encoding="utf-8").splitlines()
+    mean = np.mean([regret for (name, _), regret in last.items() if name == "evolution"])
+    assert f"{mean:.3f}" in next(line for line in lines if line.startswith("| evolution"))
+    page = (out / "bench.html").read_text(encoding="utf-8")
+    assert "random" in page and "plotly" in page.lower() and "http" not in page.split("<script>")[0]
+    assert result.output.count("| random |") == 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "strategy", "said"),
+    [
+        ("sums:error=absent.csv", "random", "must exist"),
+        ("sums=FILE", "random", "NAME=FILE"),
+        ("sums:loss=FILE", "random", "a, b, c, error"),
+        ("sums:error=FILE", "astrology", "There are: random"),
+        ("sums:error=FILE", "asha", "cheap values"),
+        ("sums:error=FILE", "optuna:magic", "There are: tpe"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_at_once(
+    table: Path, tmp_path: Path, benchmark: str, strategy: str, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        bench([benchmark.replace("FILE", str(table))], [strategy], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_left_alone(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="empty folder"):
+        bench([f"sums:error={table}"], ["random"], out=tmp_path)
+
+
+def run(table: Path, strategy: Strategy, budget: float, epochs: float | None = None) -> Replay:
+    read = read_csv(table, ("error",))
+    return replay(read, strategy, ["error"], budget=budget, seed=0, report=["error"], epochs=epochs)
+
+
+def test_a_search_on_a_table_stops_at_its_budget(table: Path) -> None:
+    found = run(table, random_search(), 20)
+    assert found.cost.tolist() == list(range(1, 21)) and found.whole.all()
+    np.testing.assert_array_equal(found.values, found.reported)
+    best = found.best_at([0.5, 1, 20])
+    assert best[:2] == [None, 0] and found.values[best[2], 0] == found.values.min()
+    assert len(run(table, random_search(), 1000).values) == 125  # the whole space and no more
+
+
+def test_cheap_evaluations_count_for_their_share(table: Path) -> None:
+    found = run(table, asha(["error"], levels=(1, 10)), 5, epochs=10)
+    assert found.cost[-1] <= 5 + 1e-9 and len(found.values) > 10
+    assert found.cost[0] == pytest.approx(0.1) and not found.whole[0]
+    best = found.best_at([5])[0]
+    assert best is not None and found.whole[best]
+
+
+def test_ranks_are_shared_by_ties() -> None:
+    def curves(name: str, regret: float) -> Curves:
+        return Curves("t", name, "error", np.full((2, 3), regret), np.full((2, 3), np.nan), 0.0)
+
+    assert mean_ranks([curves("a", 1.0), curves("b", 0.0), curves("c", 1.0)]) == {"a": 2.5, "b": 1.0, "c": 2.5}
