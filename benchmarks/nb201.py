@@ -10,21 +10,16 @@ import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from record import Record, main
 
-from archsmith.evaluate.nasbench201 import SHORT, WHOLE, read_npz
-from archsmith.evaluate.replay import Replay, replay
+from archsmith.evaluate.nasbench201 import DATA
+from archsmith.evaluate.replay import Replay
 from archsmith.evaluate.tabular import Table
-from archsmith.search import strategy
+from archsmith.jobs.bench import Benchmark, search
 
-DATA = ("cifar10", "cifar100")
-OBJECTIVE, TEST = "val_error", "test_error"
+OBJECTIVE = "val_error"
 OURS = "bayesian"
 AT = (100, 200)
 MUST = {("cifar10", 100): 94.33, ("cifar10", 200): 94.365, ("cifar100", 100): 73.40, ("cifar100", 200): 73.50}
@@ -37,48 +32,27 @@ CONTROLS = {
     ("local", "cifar10", 100): 94.01,
     ("random", "cifar10", 100): 93.77,
 }
-# Options beside a strategy's defaults: what cannot be known without the table.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "evolution": {"population": 10, "sample": 5},
-    **{name: {"levels": (SHORT, WHOLE)} for name in ("asha", "hyperband", "bohb")},
-}
 OTHERS = (
     "swarm", "annealing", "genetic", "q-learning", "deep-q", "reinforce", "ppo", "bananas", "boosting", "transformer",
     "asha", "hyperband", "bohb",
 )  # fmt: skip
-PATHS = ("bayesian", "bananas", "boosting", "transformer")  # read paths through a cell beside its operators
-
-
-@cache
-def table_of(folder: str, data: str) -> Table:
-    """Read once a process."""
-    return read_npz(Path(folder) / "data" / "nb201" / "nb201.npz", data)
-
-
-def one(folder: str, data: str, name: str, budget: int, seed: int) -> Replay:
-    """One search, in a process of its own or not."""
-    torch.set_num_threads(1)
-    table = table_of(folder, data)
-    options = dict(OPTIONS.get(name, {}))
-    if name in PATHS:
-        options["features"] = table.features
-    made = strategy(name, [OBJECTIVE], budget=budget, **options)
-    return replay(table, made, [OBJECTIVE], budget=budget, seed=seed, report=[TEST], epochs=WHOLE)
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
     """Every strategy, data set and seed."""
     names = options.strategies or ["random", "evolution", "local", OURS, *OTHERS]
+    file = record.data / "data" / "nb201" / "nb201.npz"
     context = multiprocessing.get_context("spawn")
     found: dict[tuple[str, str, int], np.ndarray] = {}
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for name in names:
             for data in options.data_sets:
                 began = time.perf_counter()
-                calls = [pool.submit(one, str(record.data), data, name, max(AT), seed) for seed in range(options.seeds)]
+                benchmark = Benchmark(f"nb201-{data}={file}")
+                calls = [pool.submit(search, benchmark, name, max(AT), seed) for seed in range(options.seeds)]
                 rows = [call.result() for call in calls]
                 record.say(f"{name}, {data}: wall", time.perf_counter() - began, "s")
-                report(record, table_of(str(record.data), data), name, data, rows, found)
+                report(record, benchmark.table(), name, data, rows, found)
 
 
 def report(

@@ -63,7 +63,7 @@ def read_npz(path: str | Path, data: str = "cifar10") -> Table:
     def row_of(architecture: Architecture) -> int:
         return rows[tuple(str(architecture[name]) for name in NAMES)]
 
-    return Table(f"nb201-{data}", SPACE, columns, row_of, canonical, paths)
+    return Table(f"nb201-{data}", SPACE, columns, row_of, paths)
 
 
 def canonical(architecture: Architecture) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,14 @@ from archsmith.trial import Proposal
 class Table:
     """A space and, for each of its points, a row of numbers by name.
 
-    `columns`: name -> (rows,) float64, all minimised; `row_of`: architecture -> its row. `key`: architecture -> what it
-    shares with those that compute the same (isomorphic cells). `features`: architecture -> numbers about it that cost
-    no training. `low`: objective -> the column of its cheap version, and what that costs of a whole evaluation.
+    `columns`: name -> (rows,) float64, all minimised; `row_of`: architecture -> its row. `features`: architecture ->
+    numbers about it that cost no training.
     """
 
     name: str
     space: Space
     columns: Mapping[str, np.ndarray]
     row_of: Callable[[Architecture], int]
-    key: Callable[[Architecture], str] = field(default=lambda architecture: architecture.hash)
     features: Callable[[Architecture], np.ndarray] | None = None
 
     def values(self, architecture: Architecture, names: tuple[str, ...]) -> dict[str, float]:

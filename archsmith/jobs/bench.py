@@ -94,7 +94,7 @@ def bench(
     for each in tables:
         each.check()
         for name in strategies:
-            made(name, each, each.table(), budget)
+            made(name, each, _table(each), budget)
     if min(budget, seeds, workers) < 1:
         raise BadInput("budget, seeds and workers are at least 1", f"{budget}, {seeds}, {workers}")
     folder = Path(out)

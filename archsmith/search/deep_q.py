@@ -114,7 +114,7 @@ def deep_q_learning(objectives: Sequence[str], *, budget: int = 100) -> Strategy
             return int(network.values(at, actions).argmax())
 
         def draw() -> Architecture:
-            return network.episodes.architecture(network.episodes.play(pick), rng)
+            return network.episodes.architecture(network.episodes.play(pick))
 
         return different(history, n, lambda seen: fresh(space, seen, draw, rng))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,19 +49,13 @@ class Episodes:
             values[name] = self.space.choices[name].values[actions[-1]]
         return actions
 
-    def architecture(self, actions: list[int], rng: np.random.Generator) -> Architecture:
+    def architecture(self, actions: list[int]) -> Architecture:
         """What an episode made; where the space does not allow it, the nearest that it does."""
         chosen = {n: self.space.choices[n].values[a] for n, a in zip(self.names, actions, strict=True) if a >= 0}
         found = Architecture(chosen)
         if found in self.space:
             return found
-        vector: list[float] = []
-        taken = dict(zip(self.names, actions, strict=True))
-        for name, choice in self.space.choices.items():
-            index = max(taken[name], 0)
-            last = max(1, len(choice.values) - 1)
-            vector += [index / last] if choice.ordinal else [float(index == i) for i in range(len(choice.values))]
-        return self.space.decode(np.array(vector) + 1e-3 * rng.standard_normal(len(vector)))
+        return self.space.decode(self.space.encode(chosen))
 
     def mask(self) -> Tensor:
         """(T, V) bool: which values there are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ def optuna_sampler(objectives: Sequence[str], *, sampler: str | type[Any] = "tpe
     if isinstance(sampler, str) and sampler not in SAMPLERS:
         raise BadInput("a sampler is one that is known", repr(sampler), "", f"there are: {', '.join(SAMPLERS)}")
     make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+    if sampler == "cmaes" and find_spec("cmaes") is None:  # asked for only after the first random points
+        raise BadInput("a sampler's package must be installed", "none", "optuna cmaes", "pip install cmaes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of options that are experimental
+        try:
+            make(**options)
+        except (TypeError, ValueError, ImportError) as error:
+            law = "a sampler must be installed and take the options given"
+            raise BadInput(law, str(error).splitlines()[0], f"optuna {sampler}") from error
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seeded = (
@@ -71,7 +81,7 @@ def _asked(study: Any, space: Space, seen: set[Architecture], rng: np.random.Gen
     note = study._storage.get_trial(trial._trial_id).system_attrs
     point = Architecture(values)
     if point not in space:
-        point = space.decode(space_vector(space, values))
+        point = space.decode(space.encode(values))
     if point in seen:
         near = point
         found = fresh(space, seen, lambda: space.mutate(near, rng), rng)
@@ -79,18 +89,6 @@ def _asked(study: Any, space: Space, seen: set[Architecture], rng: np.random.Gen
             return None
         point = found
     return Proposal(point, note={"optuna": {key: value for key, value in note.items() if _is_plain(value)}})
-
-
-def space_vector(space: Space, values: dict[str, Value]) -> np.ndarray:
-    """(width,) as `Space.encode` would have it if the space allowed these values."""
-    vector: list[float] = []
-    for name, choice in space.choices.items():
-        index = choice.index(values[name]) if name in values else None
-        if choice.ordinal:
-            vector.append(-1.0 if index is None else index / max(len(choice.values) - 1, 1))
-        else:
-            vector += [float(index == i) for i in range(len(choice.values))]
-    return np.array(vector)
 
 
 def _is_plain(value: Any) -> bool:

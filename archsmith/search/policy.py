@@ -70,7 +70,7 @@ class Writer(nn.Module):
         return torch.log_softmax(logits, -1)
 
 
-class Learner:
+class Policy:
     """A controller, its optimiser, baseline and latest episodes."""
 
     def __init__(self, space: Space, method: Method, controller: Controller, budget: int) -> None:
@@ -103,38 +103,38 @@ class Learner:
         return self.episodes.play(pick)
 
 
-def step(learner: Learner, trial: Trial, reward: float) -> None:
+def step(policy: Policy, trial: Trial, reward: float) -> None:
     """Move the controller by one more episode."""
-    actions = learner.episodes.actions(trial.proposal.architecture)
-    learner.trials += 1
-    learner.latest = [*learner.latest, (actions, reward)][-EPISODES:]
-    learner.baseline = SMOOTH * learner.baseline + (1 - SMOOTH) * reward
-    beta = ENTROPY * max(0.0, 1 - learner.trials / learner.budget)
+    actions = policy.episodes.actions(trial.proposal.architecture)
+    policy.trials += 1
+    policy.latest = [*policy.latest, (actions, reward)][-EPISODES:]
+    policy.baseline = SMOOTH * policy.baseline + (1 - SMOOTH) * reward
+    beta = ENTROPY * max(0.0, 1 - policy.trials / policy.budget)
     if not actions:
         return
-    if learner.method == "reinforce":
-        log_B, entropy = learner.log_probabilities(torch.tensor([actions]))
-        _descend(learner, -(reward - learner.baseline) * log_B.sum() - beta * entropy)
+    if policy.method == "reinforce":
+        log_B, entropy = policy.log_probabilities(torch.tensor([actions]))
+        _descend(policy, -(reward - policy.baseline) * log_B.sum() - beta * entropy)
         return
-    if learner.trials % (EPISODES // 2):
+    if policy.trials % (EPISODES // 2):
         return
-    actions_BT = torch.tensor([each for each, _ in learner.latest])
-    gain = torch.tensor([each for _, each in learner.latest])
+    actions_BT = torch.tensor([each for each, _ in policy.latest])
+    gain = torch.tensor([each for _, each in policy.latest])
     gain = (gain - gain.mean()) / (gain.std() + 1e-6)
     with torch.no_grad():
-        old = learner.log_probabilities(actions_BT)[0]
+        old = policy.log_probabilities(actions_BT)[0]
     for _ in range(PASSES):
-        log_B, entropy = learner.log_probabilities(actions_BT)
+        log_B, entropy = policy.log_probabilities(actions_BT)
         rho = (log_B - old).exp()
         clipped = rho.clamp(1 - CLIP, 1 + CLIP)
-        _descend(learner, -torch.minimum(rho * gain, clipped * gain).mean() - beta * entropy)
+        _descend(policy, -torch.minimum(rho * gain, clipped * gain).mean() - beta * entropy)
 
 
-def _descend(learner: Learner, loss: Tensor) -> None:
-    learner.optimiser.zero_grad()
+def _descend(policy: Policy, loss: Tensor) -> None:
+    policy.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(learner.writer.parameters(), 1.0)
-    learner.optimiser.step()
+    nn.utils.clip_grad_norm_(policy.writer.parameters(), 1.0)
+    policy.optimiser.step()
 
 
 def policy_gradient(
@@ -148,13 +148,13 @@ def policy_gradient(
     if budget < 1 or method not in ("reinforce", "ppo") or controller not in ("recurrent", "attention"):
         law = "a policy gradient is reinforce or ppo, with a recurrent or attention controller, and a budget"
         raise BadInput(law, f"{method}, {controller}, {budget}")
-    fold = Fold(objectives, lambda space: Learner(space, method, controller, budget), step)
+    fold = Fold(objectives, lambda space: Policy(space, method, controller, budget), step)
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        learner = fold.state(space, history)
+        policy = fold.state(space, history)
 
         def draw() -> Architecture:
-            return learner.episodes.architecture(learner.draw(rng), rng)
+            return policy.episodes.architecture(policy.draw(rng))
 
         return different(history, n, lambda seen: fresh(space, seen, draw, rng))
 
