@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsmith.errors import ArchsmithError, BudgetNotReachable
+from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
 
 if TYPE_CHECKING:
     from archsmith.report.result import Result
@@ -187,6 +187,74 @@ def bench(
 
 
 @app.command()
+def search(
+    context: typer.Context,
+    benchmark: Annotated[str | None, typer.Option(help="A table in place of training, as bench takes it.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A space as JSON.")] = None,
+    evaluator: Annotated[str | None, typer.Option(help="package.module:name, with --allow-code.")] = None,
+    objective: Annotated[list[str] | None, typer.Option(help="A value to minimise. Repeat it.")] = None,
+    strategy: Annotated[str, typer.Option(help="Its name, or optuna:SAMPLER.")] = "portfolio",
+    option: Annotated[list[str] | None, typer.Option(help="NAME=JSON of the strategy. Repeat it.")] = None,
+    past: Annotated[list[str] | None, typer.Option(help="A run of the same space to learn from. Repeat it.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the whole study.")] = 100,
+    minutes: Annotated[float | None, typer.Option(help="Wall-clock after which none begins.")] = None,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many without anything new.")] = None,
+    trial_minutes: Annotated[float | None, typer.Option(help="Wall-clock of one trial.")] = None,
+    trial_gigabytes: Annotated[float | None, typer.Option(help="Memory of one trial, GiB.")] = None,
+    executor: Annotated[str, typer.Option(help="here, processes or ray.")] = "here",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
+    store: Annotated[str | None, typer.Option(help="A file or a database URL. Default: RUN/study.db.")] = None,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow. Repeat it.")] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search a space for its best architectures."""
+    run = out or _new_run()
+    with _edge(context, run):
+        from archsmith.jobs.search import Asked
+        from archsmith.jobs.search import search as job
+
+        asked = Asked(
+            strategy=strategy,
+            trials=trials,
+            benchmark=benchmark,
+            space=None if space is None else str(space.absolute()),
+            evaluator=evaluator,
+            objectives=tuple(objective or ()),
+            options=_options(option or ()),
+            past=tuple(past or ()),
+            executor=executor,
+            workers=workers,
+            address=address,
+            store=store,
+            minutes=minutes,
+            patience=patience,
+            trial_minutes=trial_minutes,
+            trial_gigabytes=trial_gigabytes,
+            track=tuple(track or ()),
+            seed=seed,
+            allow_code=allow_code,
+        )
+        with _progress(quiet or as_json) as progress:
+            job(run, asked, lambda trial: progress.step("search", trial.number + 1, trials))
+    _print_front(run, as_json)
+
+
+@app.command()
+def dashboard(context: typer.Context, run: Run, port: Annotated[int, typer.Option()] = 8080) -> None:
+    """Open optuna-dashboard on a run's study."""
+    with _edge(context):
+        from archsmith.jobs.dashboard import dashboard as job
+
+        typer.echo(f"http://localhost:{port}/")
+        job(run, port)
+
+
+@app.command()
 def report(context: typer.Context, run: Run) -> None:
     """Write a run's report.html again, and say where it is."""
     with _edge(context, run):
@@ -199,12 +267,15 @@ def report(context: typer.Context, run: Run) -> None:
 def resume(
     context: typer.Context, run: Run, as_json: AsJson = False, quiet: Quiet = False, allow_code: AllowCode = False
 ) -> None:
-    """Go on with a run that was stopped, from its last finished stage."""
+    """Go on with a run that was stopped, from its last finished stage; join a search that others work on."""
     with _edge(context, run), _progress(quiet or as_json) as progress:
         from archsmith.jobs.resume import resume as job
 
         result = job(run, progress=progress, allow_code=allow_code)
-    _print_result(result, run, as_json)
+    if result is None:
+        _print_front(run, as_json)
+    else:
+        _print_result(result, run, as_json)
 
 
 @app.command()
@@ -294,6 +365,28 @@ def _print_result(result: Result, run: Path, as_json: bool) -> None:
     _print(to_plain(result), as_json, lambda _: result_view(result))
     if not as_json:
         typer.echo(f"report: {run / 'report.html'}")
+
+
+def _options(given: Sequence[str]) -> dict[str, Any]:
+    """NAME=JSON, or NAME=TEXT."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, sign, value = each.partition("=")
+        if not sign:
+            raise BadInput("an option is NAME=VALUE", repr(each), "--option")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _print_front(run: Path, as_json: bool) -> None:
+    from archsmith.report.terminal import front_view
+
+    _print(json.loads((run / "front.json").read_text(encoding="utf-8")), as_json, front_view)
+    if not as_json:
+        typer.echo(f"{run}")
 
 
 def _print(found: Any, as_json: bool, view: Any) -> None:

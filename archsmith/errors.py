@@ -31,3 +31,12 @@ class BudgetNotReachable(ArchsmithError):
     """A target cannot be met; the best front so far has been written."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, on one line; its kind where it says nothing.
+
+    >>> first_line(ValueError("no such key\\n  at line 3")), first_line(EOFError())
+    ('no such key', 'EOFError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,8 @@
 """Search strategies on NAS-Bench-201: what each finds within 100 and 200 evaluations, against what others measured.
 
 Each strategy runs with its defaults. Validation accuracy after 200 epochs decides; test accuracy is reported, and never
-seen. `OURS` is one strategy with one set of settings for all rows.
+seen. `OURS` is one strategy with one set of settings for all rows. Models read, beside a cell's operators, the paths
+through it and what is known before any training: its parameters and its NASWOT score.
 """
 
 from __future__ import annotations
@@ -10,14 +11,26 @@ import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import torch
 from record import Record, main
+from scipy.stats import kendalltau
 
 from archsmith.evaluate.nasbench201 import DATA
-from archsmith.evaluate.replay import Replay
+from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import Table
-from archsmith.jobs.bench import Benchmark, search
+from archsmith.jobs.bench import Benchmark, made, search
+from archsmith.search.candidates import Pool
+from archsmith.search.gaussian import scores
+from archsmith.search.learners import mlp_ensemble
+from archsmith.search.meta import learnt_prior
+from archsmith.search.transformer import transformer_ensemble
+from archsmith.trial import Trial
+
+Past = tuple[Trial, ...]
 
 OBJECTIVE = "val_error"
 OURS = "bayesian"
@@ -38,8 +51,13 @@ OTHERS = (
 )  # fmt: skip
 
 
+WARM, COLD = 50, 100  # evaluations with a past study, and without one
+LABELS, KENDALL = 100, 0.65
+SECOND, BOTH, SHARE = "latency_ms_1080ti_1", 500, 0.99
+
+
 def run(record: Record, options: argparse.Namespace) -> None:
-    """Every strategy, data set and seed."""
+    """Every strategy, data set and seed; then what a past study gives, two objectives, and predictors by themselves."""
     names = options.strategies or ["random", "evolution", "local", OURS, *OTHERS]
     file = record.data / "data" / "nb201" / "nb201.npz"
     context = multiprocessing.get_context("spawn")
@@ -53,6 +71,73 @@ def run(record: Record, options: argparse.Namespace) -> None:
                 rows = [call.result() for call in calls]
                 record.say(f"{name}, {data}: wall", time.perf_counter() - began, "s")
                 report(record, benchmark.table(), name, data, rows, found)
+        if options.strategies is None:
+            for data, other in (DATA, DATA[::-1]):
+                cold = [pool.submit(told, file, other, seed) for seed in range(options.seeds)]
+                warm = [pool.submit(told, file, data, seed, past.result()) for seed, past in enumerate(cold)]
+                tests = np.array([call.result()[1] for call in warm])
+                reached, needed = float(tests.mean()), float(found[OURS, data, COLD].mean())
+                error = float(tests.std(ddof=1) / len(tests) ** 0.5)
+                record.say(f"past study of {other}, {data}, {WARM}: test accuracy", reached, f"% (SE {error:.3f})")
+                record.say(
+                    f"past study of {other}, {data}: above {COLD} without", reached - needed, "", reached >= needed
+                )
+            shares = list(pool.map(share, [file] * 30, range(30)))
+            held = bool(np.mean(shares) >= SHARE)
+            record.say("two objectives: share of the true hypervolume", float(np.mean(shares)), "", held)
+            pairs = np.array(list(pool.map(kendall, [file] * 20, range(20))))
+            mlp, transformer = pairs.mean(axis=0)
+            record.say("Kendall of the MLP ensemble after 100 labels", float(mlp))
+            must = bool(transformer >= max(mlp, KENDALL))
+            record.say("Kendall of the Transformer after 100 labels", float(transformer), "", must)
+
+
+def told(file: Path, data: str, seed: int, past: tuple[Past, float] | None = None) -> tuple[Past, float]:
+    """A study by `OURS`, with the study of another data set as past or without; its trials, and the test accuracy of
+    its best within `WARM`."""
+    torch.set_num_threads(1)
+    table = table_of(file, data)
+    options = {} if past is None else {"prior": learnt_prior(table.space, [(past[0], [OBJECTIVE])], table.features)}
+    strategy = made(OURS, table, max(AT), **options)
+    budget = COLD if past is None else WARM
+    found = replay(table, strategy, [OBJECTIVE], budget=budget, seed=seed, report=table.report)
+    best = found.best_at([WARM])[0]
+    assert best is not None
+    return found.history, 100 - float(found.reported[best, 0])
+
+
+def share(file: Path, seed: int) -> float:
+    """Of the true hypervolume of CIFAR-100's validation error and a latency, what `OURS` finds."""
+    torch.set_num_threads(1)
+    table = table_of(file, "cifar100")
+    pair = (OBJECTIVE, SECOND)
+    points = np.stack([table.columns[name] for name in pair], axis=1)
+    worst = points.max(axis=0).tolist()
+    found = replay(table, made(OURS, table, BOTH, pair), pair, budget=BOTH, seed=seed)
+    return hypervolume(found.values, worst) / hypervolume(points, worst)
+
+
+def kendall(file: Path, seed: int) -> tuple[float, float]:
+    """Of the MLP ensemble and the Transformer, taught the validation of some cells of CIFAR-10, with the test accuracy
+    of all others."""
+    torch.set_num_threads(1)
+    table = table_of(file, "cifar10")
+    points = list(table.space.points())
+    rows = np.array([table.row_of(point) for point in points])
+    x = Pool(table.features).vectors(table.space, points)
+    order = np.random.default_rng(seed).permutation(len(points))
+    known, left = order[:LABELS], order[LABELS:]
+    z = scores(table.columns[OBJECTIVE][rows[known]])
+    test = table.columns["test_error"][rows[left]]
+    learners = (mlp_ensemble, transformer_ensemble(table.space))
+    first, second = (float(kendalltau(learn(x[known], z, seed)(x[left])[0], test).statistic) for learn in learners)
+    return first, second
+
+
+@cache
+def table_of(file: Path, data: str) -> Table:
+    """Read once a process."""
+    return Benchmark(f"nb201-{data}={file}").table()
 
 
 def report(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from archsmith.errors import BadInput
-from archsmith.evaluate.tabular import Table
+from archsmith.errors import BadInput, first_line
+from archsmith.evaluate.tabular import Table, with_scores
 from archsmith.space import Architecture, Choice, Space
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -36,7 +36,9 @@ def read_npz(path: str | Path, data: str = "cifar10") -> Table:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput("a benchmark file must be whole", str(error).splitlines()[0], str(path)) from error
+        raise BadInput("a benchmark file must be whole", first_line(error), str(path)) from error
+    if data not in DATA:
+        raise BadInput("these arrays are of two data sets", data, str(path), f"there are: {', '.join(DATA)}")
     wanted = ["ops", "op_names", *(f"{data}_{part}{epochs}" for part in ("val", "test") for epochs in (SHORT, WHOLE))]
     missing = [name for name in wanted if name not in arrays]
     if missing:
@@ -63,7 +65,10 @@ def read_npz(path: str | Path, data: str = "cifar10") -> Table:
     def row_of(architecture: Architecture) -> int:
         return rows[tuple(str(architecture[name]) for name in NAMES)]
 
-    return Table(f"nb201-{data}", SPACE, columns, row_of, paths)
+    untrained = [columns[name] for name in ("parameters", "naswot") if name in columns]
+    features = with_scores(paths, row_of, untrained) if untrained else paths
+    levels = (float(SHORT), float(WHOLE))
+    return Table(f"nb201-{data}", SPACE, columns, row_of, features, "val_error", ("test_error",), levels)
 
 
 def canonical(architecture: Architecture) -> str:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archsmith.errors import BadInput
 from archsmith.evaluate.tabular import Lookup, Table
 from archsmith.trial import Strategy, Trial
+
+FAILING = 20  # times the budget in trials, after which a search that finds nothing valid is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +21,9 @@ class Replay:
     """One search, trial by trial.
 
     `values` (trials, objectives): what the strategy was told, minimised; `reported` (trials, columns): other columns of
-    the same architectures, which it never saw; `cost` (trials,): whole evaluations spent up to and with each;
-    `whole` (trials,): whether it was measured in full; `seconds`: that the strategy took for its proposals.
+    the same architectures, which it never saw; failed trials are left out. `cost` (trials,): whole evaluations spent up
+    to and with each; `whole` (trials,): whether it was measured in full; `seconds`: that the strategy took for its
+    proposals; `history`: the trials themselves.
     """
 
     values: np.ndarray
@@ -27,6 +31,7 @@ class Replay:
     cost: np.ndarray
     whole: np.ndarray
     seconds: float
+    history: tuple[Trial, ...] = ()
 
     def best_at(self, budgets: Sequence[float]) -> list[int | None]:
         """The trial that is best in the one objective within each budget of whole evaluations; None where there is
@@ -46,17 +51,17 @@ def replay(
     budget: float,
     seed: int,
     report: Sequence[str] = (),
-    epochs: float | None = None,
 ) -> Replay:
     """Search a table until `budget` whole evaluations are spent or the strategy has nothing left.
 
-    A trial of a fidelity "epochs" costs its share of `epochs`, those of a whole evaluation. Trial k is proposed with
-    `default_rng([seed, k])`, as in a study.
+    A trial of a fidelity "epochs" costs its share of a whole evaluation's. What is no architecture of the table is a
+    failed trial that costs nothing. Trial k is proposed with `default_rng([seed, k])`, as in a study.
     """
     evaluate, history = Lookup(table, tuple(objectives)), list[Trial]()
     reported, cost, whole = list[list[float]](), list[float](), list[bool]()
+    epochs = table.epochs[-1] if table.epochs else None
     spent = took = 0.0
-    while spent < budget - 1e-9:
+    while spent < budget - 1e-9 and len(history) < FAILING * budget:
         rng = np.random.default_rng([seed, len(history)])
         began = time.perf_counter()
         proposals = strategy(table.space, history, 1, rng)
@@ -69,19 +74,26 @@ def replay(
         spent += share
         if spent > budget + 1e-9:
             break
-        values = evaluate(proposal, rng)
+        try:
+            values = evaluate(proposal, rng)
+        except BadInput as error:
+            spent -= share
+            history.append(Trial(len(history), proposal, "failed", {}, seed, error=str(error)))
+            continue
         history.append(Trial(len(history), proposal, "complete", values, seed))
         found = table.values(proposal.architecture, tuple(report))
         reported.append([found[name] for name in report])
         cost.append(spent)
         whole.append(share == 1.0)
-    told = np.array([[trial.values[name] for name in objectives] for trial in history])
+    done = [trial for trial in history if trial.status == "complete"]
+    told = np.array([[trial.values[name] for name in objectives] for trial in done])
     return Replay(
-        told.reshape(len(history), len(objectives)),
+        told.reshape(len(done), len(objectives)),
         np.array(reported).reshape(len(reported), len(report)),
         np.array(cost),
         np.array(whole, dtype=bool),
         took,
+        tuple(history),
     )
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.csv as pacsv
+from scipy.stats import norm, rankdata
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.space import Architecture, Choice, Space, Value
 from archsmith.trial import Proposal
+
+Features = Callable[[Architecture], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +22,18 @@ class Table:
     """A space and, for each of its points, a row of numbers by name.
 
     `columns`: name -> (rows,) float64, all minimised; `row_of`: architecture -> its row. `features`: architecture ->
-    numbers about it that cost no training.
+    numbers about it that cost no training. `objective`: the column that decides; `report`: columns that are told of
+    what was found. `epochs`: fidelities that there are columns of, ascending, the last of whole evaluations.
     """
 
     name: str
     space: Space
     columns: Mapping[str, np.ndarray]
     row_of: Callable[[Architecture], int]
-    features: Callable[[Architecture], np.ndarray] | None = None
+    features: Features | None = None
+    objective: str = ""
+    report: tuple[str, ...] = ()
+    epochs: tuple[float, ...] = ()
 
     def values(self, architecture: Architecture, names: tuple[str, ...]) -> dict[str, float]:
         """The numbers of these columns. Raises `BadInput` for a column that there is not."""
@@ -68,7 +75,7 @@ def read_csv(path: str | Path, values: tuple[str, ...]) -> Table:
     try:
         rows = pacsv.read_csv(str(path))
     except Exception as error:
-        raise BadInput("a benchmark is a CSV file with a header", str(error).splitlines()[0], str(path)) from error
+        raise BadInput("a benchmark is a CSV file with a header", first_line(error), str(path)) from error
     missing = [name for name in values if name not in rows.column_names]
     if missing:
         law, remedy = "a value must be a column of the file", f"there are: {', '.join(rows.column_names)}"
@@ -88,7 +95,20 @@ def read_csv(path: str | Path, values: tuple[str, ...]) -> Table:
     bad = [name for name, column in columns.items() if not np.isfinite(column).all()]
     if bad:
         raise BadInput("values are finite numbers", bad[0], str(path))
-    return Table(Path(path).stem, space, columns, at.__getitem__)
+    return Table(Path(path).stem, space, columns, at.__getitem__, None, values[0])
+
+
+def with_scores(
+    features: Features | None, row_of: Callable[[Architecture], int], columns: list[np.ndarray]
+) -> Features:
+    """Features with the normal scores of columns behind them: what is known of an architecture before any training."""
+    told = np.stack([norm.ppf((rankdata(column) - 0.5) / len(column)) for column in columns], axis=1)
+
+    def both(architecture: Architecture) -> np.ndarray:
+        own = np.empty(0) if features is None else features(architecture)
+        return np.concatenate([own, told[row_of(architecture)]])
+
+    return both
 
 
 def _sorted(column: list[Value]) -> list[Value]:

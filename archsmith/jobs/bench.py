@@ -10,27 +10,40 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.evaluate.nasbench201 import DATA, SHORT, WHOLE, read_npz
+from archsmith.evaluate.nasbench101 import read_tfrecord
+from archsmith.evaluate.nasbench201 import read_npz
+from archsmith.evaluate.nats_bench import WHERE, read_size, read_topology
 from archsmith.evaluate.replay import Replay, replay
 from archsmith.evaluate.tabular import Table, read_csv
 from archsmith.report.compared import Curves, write_compared
-from archsmith.search import STRATEGIES, strategy
+from archsmith.search import strategy
+from archsmith.trial import Strategy
 
-NB201 = "nb201-"
+
+def read_nb201(path: str, data: str) -> Table:
+    """Arrays (`.npz`), or the official files of NAS-Bench-201 and of NATS-Bench's topology space."""
+    return read_npz(path, data) if path.endswith(".npz") else read_topology(path, data)
+
+
+READERS: dict[str, Callable[[str], Table]] = {
+    "nb101": read_tfrecord,
+    **{f"nb201-{data}": partial(read_nb201, data=data) for data in WHERE},
+    **{f"nats-size-{data}": partial(read_size, data=data) for data in WHERE},
+}
 FIDELITIES = ("asha", "hyperband", "bohb")
-READS_FEATURES = ("bayesian", "bananas", "boosting", "transformer")
+READS_FEATURES = ("portfolio", "bayesian", "bananas", "boosting", "transformer")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A table by name: "nb201-cifar10=FILE" or "NAME:COLUMN=FILE.csv"."""
+    """A table by name: "nb201-cifar10=FILE", another of `READERS`, or "NAME:COLUMN=FILE.csv"."""
 
     spec: str
 
@@ -44,30 +57,15 @@ class Benchmark:
         """Where it lies."""
         return self.spec.partition("=")[2]
 
-    @property
-    def objective(self) -> str:
-        """The column that decides."""
-        return "val_error" if self.name.startswith(NB201) else self.name.partition(":")[2]
-
-    @property
-    def report(self) -> tuple[str, ...]:
-        """The column that is told of what was found, and never seen."""
-        return ("test_error",) if self.name.startswith(NB201) else ()
-
     def table(self) -> Table:
-        """Raises `BadInput` for a file that cannot be read."""
-        if self.name.startswith(NB201):
-            return read_npz(self.file, self.name.removeprefix(NB201))
-        return read_csv(self.file, (self.objective,))
-
-    def check(self) -> None:
-        """Raise `BadInput` for a name that is none."""
-        known = [NB201 + data for data in DATA]
-        if not self.file or (self.name not in known and not self.objective):
-            law = "a benchmark is NAME=FILE"
-            raise BadInput(law, repr(self.spec), "--benchmark", f"one of {', '.join(known)}, or NAME:COLUMN=FILE.csv")
-        if not Path(self.file).is_file():
+        """Raises `BadInput` for a name that is none, and a file that cannot be read."""
+        column = self.name.partition(":")[2]
+        if not self.file or (self.name not in READERS and not column):
+            law, known = "a benchmark is NAME=FILE", ", ".join(READERS)
+            raise BadInput(law, repr(self.spec), "--benchmark", f"one of {known}, or NAME:COLUMN=FILE.csv")
+        if not Path(self.file).exists():
             raise BadInput("a benchmark's file must exist", "nothing", self.file, "check the path")
+        return READERS[self.name](self.file) if self.name in READERS else read_csv(self.file, (column,))
 
 
 def bench(
@@ -92,9 +90,8 @@ def bench(
     """
     tables = [Benchmark(spec) for spec in benchmarks]
     for each in tables:
-        each.check()
         for name in strategies:
-            made(name, each, _table(each), budget)
+            made(name, _table(each), budget)
     if min(budget, seeds, workers) < 1:
         raise BadInput("budget, seeds and workers are at least 1", f"{budget}, {seeds}, {workers}")
     folder = Path(out)
@@ -117,21 +114,17 @@ def bench(
     return found
 
 
-def made(name: str, benchmark: Benchmark, table: Table, budget: int) -> Any:
-    """The strategy for a benchmark, with its defaults. Raises `BadInput` for a name that is none."""
+def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), **given: Any) -> Strategy:
+    """The strategy for a table, with its defaults but for what is given. Raises `BadInput` for one that is none."""
     plain, _, sampler = name.partition(":")
     options: dict[str, Any] = {"sampler": sampler} if sampler else {}
     if plain in FIDELITIES:
-        if not benchmark.name.startswith(NB201):
-            raise BadInput(f"{plain} needs cheap values", "a table without", benchmark.name, "leave it out")
-        options["levels"] = (SHORT, WHOLE)
+        if len(table.epochs) < 2:
+            raise BadInput(f"{plain} needs cheap values", "a table without", table.name, "leave it out")
+        options["levels"] = table.epochs
     if plain in READS_FEATURES and table.features is not None:
         options["features"] = table.features
-    if plain not in STRATEGIES:
-        raise BadInput(
-            "a strategy is one that is known", repr(name), "--strategy", f"there are: {', '.join(STRATEGIES)}"
-        )
-    return strategy(plain, [benchmark.objective], budget=budget, **options)
+    return strategy(plain, objectives or [table.objective], budget=budget, **{**options, **given})
 
 
 @cache
@@ -146,24 +139,23 @@ def search(benchmark: Benchmark, name: str, budget: int, seed: int) -> Replay:
 
     torch.set_num_threads(1)
     table = _table(benchmark)
-    whole = float(WHOLE) if benchmark.name.startswith(NB201) else None
-    found = made(name, benchmark, table, budget)
-    return replay(table, found, [benchmark.objective], budget=budget, seed=seed, report=benchmark.report, epochs=whole)
+    found = made(name, table, budget)
+    return replay(table, found, [table.objective], budget=budget, seed=seed, report=table.report)
 
 
 def curves_of(benchmark: Benchmark, name: str, rows: Sequence[Replay], budget: int) -> Curves:
     """Best value so far, at every whole evaluation, of every seed."""
-    at = np.arange(1, budget + 1)
-    least = float(_table(benchmark).columns[benchmark.objective].min())
+    at, table = np.arange(1, budget + 1), _table(benchmark)
+    least = float(np.nanmin(table.columns[table.objective]))
     best = np.full((len(rows), budget), np.nan)
     test = np.full((len(rows), budget), np.nan)
     for row, (mine, told) in zip(rows, zip(best, test, strict=True), strict=True):
         for i, trial in enumerate(row.best_at(at.tolist())):
             if trial is not None:
                 mine[i] = row.values[trial, 0]
-                told[i] = row.reported[trial, 0] if benchmark.report else np.nan
+                told[i] = row.reported[trial, 0] if table.report else np.nan
     seconds = float(np.mean([row.seconds / max(1, len(row.values)) for row in rows]))
-    return Curves(benchmark.name, name, benchmark.objective, best - least, test, seconds)
+    return Curves(benchmark.name, name, table.objective, best - least, test, seconds)
 
 
 def write_curves(found: Sequence[Curves], path: Path) -> None:

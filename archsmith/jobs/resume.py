@@ -7,19 +7,29 @@ from pathlib import Path
 from archsmith.errors import BadInput
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.optimize import follow
+from archsmith.jobs.search import follow as follow_search
+from archsmith.jobs.search import read_asked
 from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.study import RunDirectory
 
+LEAVE, TRUST = "a run that executes code of its user's needs leave each time", "give --allow-code if you trust it"
 
-def resume(run: str | Path, progress: Progress | None = None, *, allow_code: bool = False) -> Result:
-    """Continue a run from its last finished stage. Raises `BadInput` where there is none, else as `optimize`.
 
-    A run that was begun with `allow_code` needs it again: its folder may have come from somebody else.
+def resume(run: str | Path, progress: Progress | None = None, *, allow_code: bool = False) -> Result | None:
+    """Continue a run from its last finished stage; a search is joined, and there is then no result but its front.
+
+    Raises `BadInput` where there is none, else as `optimize` and `search`. A run that was begun with `allow_code` needs
+    it again: its folder may have come from somebody else.
     """
+    progress = progress or Progress()
+    if (asked := read_asked(run)) is not None:
+        if asked.allow_code and not allow_code:
+            raise BadInput(LEAVE, str(asked.evaluator), str(run), TRUST)
+        follow_search(Path(run), asked, lambda trial: progress.step("search", trial.number + 1, asked.trials))
+        return None
     with RunDirectory.open(run) as opened:
         request = Request.from_json(opened.plan)
         if request.allow_code and not allow_code:
-            law = "a run that executes code of its model needs leave each time"
-            raise BadInput(law, request.model, str(run), "give --allow-code if you trust it")
-        return follow(prepare(request), opened, progress or Progress())
+            raise BadInput(LEAVE, request.model, str(run), TRUST)
+        return follow(prepare(request), opened, progress)

@@ -127,6 +127,18 @@ def trim_view(found: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(same), Text(f"model: {found['out']}"))
 
 
+def front_view(found: Mapping[str, Any]) -> RenderableType:
+    """What a search found: the trials that no other beats, and why others failed."""
+    objectives = found["objectives"]
+    table = _table("Best found", ("trial", *objectives, "architecture"))
+    for row in found["front"]:
+        choices = ", ".join(f"{name} {value}" for name, value in row["architecture"].items())
+        table.add_row(str(row["trial"]), *(f"{row['values'][name]:.6g}" for name in objectives), choices)
+    ended = ", ".join(f"{count} {status}" for status, count in found["trials"].items() if count)
+    reasons = [Text(f"failed: {reason}") for reason in found["reasons"]]
+    return Group(table, Text(f"trials: {ended or 'none'}"), *reasons)
+
+
 def measure_view(found: Mapping[str, Any]) -> RenderableType:
     """What `measure` found: the costs, then the latency on each runtime."""
     costs = [(name.replace("_", " "), _cost(name, value)) for name, value in found.get("costs", {}).items()]

@@ -22,9 +22,12 @@ from archsmith.search.local import local_search
 from archsmith.search.nsga2 import nsga2
 from archsmith.search.optuna_sampler import optuna_sampler
 from archsmith.search.policy import policy_gradient
+from archsmith.search.portfolio import portfolio
 from archsmith.search.predictor import predictor_search
+from archsmith.search.pymoo_algorithm import pymoo_nsga2
 from archsmith.search.qlearning import q_learning
 from archsmith.search.random import random_search
+from archsmith.search.smac_facade import smac
 from archsmith.search.swarm import particle_swarm
 from archsmith.search.wrap import shrinking, with_prior
 from archsmith.trial import Strategy
@@ -50,6 +53,9 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "hyperband": hyperband,
     "bohb": bohb,
     "optuna": optuna_sampler,
+    "pymoo": pymoo_nsga2,
+    "smac": smac,
+    "portfolio": portfolio,
     "front": along_front,
     "closing": closing_in,
 }
@@ -104,6 +110,7 @@ __all__ = [
     "optuna_sampler",
     "particle_swarm",
     "policy_gradient",
+    "portfolio",
     "predictor_search",
     "q_learning",
     "random_search",

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from archsmith.errors import BadInput
 from archsmith.search.candidates import Features, Pool
 from archsmith.search.fresh import different, fresh
-from archsmith.search.gaussian import Process, fit_process, likely, scores
+from archsmith.search.gaussian import Hyper, Process, Watched, fit_process, likely, scores
 from archsmith.search.order import standing, usable
 from archsmith.search.wrap import Prior, with_prior
 from archsmith.space import Architecture, Space
@@ -23,6 +23,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 
 PARENTS = 20  # of the best trials, around which there are candidates
 GROWN = 1.1  # times as many trials, after which the process chooses its length scale and noise anew
+NEAR = 1e-9  # relative difference of gains that is rounding
 SLIGHT = 0.05  # weight of the sum of objectives beside the largest (Knowles 2006)
 
 
@@ -46,9 +47,10 @@ def bayesian_optimisation(
     first = int(np.clip(budget // 10, 5, 20)) if start is None else start
     pool = Pool(joined(features, prior))
 
-    settled: dict[tuple[str, tuple[int, ...]], tuple[float, float]] = {}  # a cache of the last length scale and noise
+    settled: dict[tuple[str, tuple[int, ...]], Hyper] = {}  # a cache of the last length scale and noise
+    watched: dict[str, Watched] = {}  # and of a small space's points
 
-    def hyper(space: Space, done: Sequence[Trial], x: np.ndarray) -> tuple[float, float]:
+    def hyper(space: Space, done: Sequence[Trial], x: np.ndarray) -> Hyper:
         """Chosen anew whenever the trials have grown by a tenth."""
         count = first
         while (more := max(count + 1, round(count * GROWN))) <= len(done):
@@ -74,13 +76,22 @@ def bayesian_optimisation(
 
         def choose(seen: set[Architecture]) -> Architecture | None:
             nonlocal process
-            asked, x = pool.asked(space, best, seen, rng) if process is not None else ([], np.empty(0))
-            if process is None or not asked:
+            whole = pool.whole(space)
+            if process is None or (whole is not None and not whole.unseen(seen).any()):
                 return fresh(space, seen, lambda: space.sample(rng), rng)
-            picked = int(np.argmax(improvement(*process.predict(x), goal)))
+            if whole is not None:
+                told = watched.setdefault(space.hash, Watched(whole.vectors)).predict(process)
+                at = first_best(np.where(whole.unseen(seen), improvement(*told, goal), -np.inf))
+                picked, vectors = whole.points[at], whole.vectors[at]
+            else:
+                asked, x = pool.asked(space, best, seen, rng)
+                if not asked:
+                    return fresh(space, seen, lambda: space.sample(rng), rng)
+                at = first_best(improvement(*process.predict(x), goal))
+                picked, vectors = asked[at], x[at]
             if n > 1:
-                process = process.believing(x[picked : picked + 1])
-            return asked[picked]
+                process = process.believing(vectors[None])
+            return picked
 
         return different(history, n, choose)
 
@@ -101,6 +112,13 @@ def weighed(done: Sequence[Trial], objectives: Sequence[str], rng: np.random.Gen
         return columns[0]
     z = (np.stack(columns, axis=1) + 4.0) * rng.dirichlet(np.ones(len(columns)))
     return scores(z.max(axis=1) + SLIGHT * z.sum(axis=1))
+
+
+def first_best(gain: np.ndarray) -> int:
+    """The first of the best (M,): points that are the same to the process differ by rounding, and that by what was kept
+    from the last call."""
+    most = gain.max()
+    return int(np.argmax(gain >= most - NEAR * abs(most)))
 
 
 def improvement(mean: np.ndarray, deviation: np.ndarray, goal: float) -> np.ndarray:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 from scipy.stats import norm, rankdata
 
 LENGTHS = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0)  # in the typical distance between two points
-NOISES = (1e-3, 1e-2, 5e-2, 0.2)
+NOISES = (5e-2, 0.2, 0.5)  # of the scale: normal scores have that much of their own, whatever the training has
 FITTED = 200  # trials that the length scale and the noise are chosen on, at most: the best of them
 JITTER = 1e-8
+ROOM = 5e7  # numbers that are kept for points that are watched: 400 MB, and twice that while they grow
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,51 +33,100 @@ class Trend:
 
 
 @dataclass(frozen=True, eq=False)
-class Process:
-    """A process that has seen points `x` (N, D) with values `z` (N,).
+class Hyper:
+    """A length scale, a noise, and (D,) what coordinates are divided by, so that none that spreads wider than a choice
+    outweighs all others."""
 
-    `unit` (D,): what coordinates are divided by, so that none that spreads wider than a choice outweighs all others.
-    """
+    length: float
+    noise: float
+    unit: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """A process that has seen points `x` (N, D) with values `z` (N,); `factor` (N, N) is lower triangular."""
 
     x: np.ndarray
     z: np.ndarray
     trend: Trend
-    unit: np.ndarray
-    length: float
-    noise: float
-    factor: np.ndarray  # (N, N), lower triangular
+    hyper: Hyper
+    factor: np.ndarray
 
     @property
-    def scale(self) -> float:
-        """The variance that fits best, in closed form."""
-        rest = self.z - self.trend.at(self.x)
-        return max(float(rest @ cho_solve((self.factor, True), rest) / len(rest)), 1e-9)
+    def white(self) -> np.ndarray:
+        """(N,) what each value told beyond those before it."""
+        return np.asarray(solve_triangular(self.factor, self.z - self.trend.at(self.x), lower=True, check_finite=False))
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M, D) -> mean and standard deviation (M,) of what would be measured without noise."""
-        k_MN = kernel(x / self.unit, self.x / self.unit, self.length)
-        mean = k_MN @ cho_solve((self.factor, True), self.z - self.trend.at(self.x)) + self.trend.at(x)
-        half_NM = solve_triangular(self.factor, k_MN.T, lower=True, check_finite=False)
-        return mean, np.sqrt(self.scale * np.maximum(1.0 - (half_NM**2).sum(axis=0), 1e-12))
+        half_NM = solve_triangular(self.factor, self.like(self.x, x), lower=True, check_finite=False)
+        return self.told(x, half_NM, (half_NM**2).sum(axis=0))
+
+    def like(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(N, D), (M, D) -> (N, M), how alike points are."""
+        return kernel(a / self.hyper.unit, b / self.hyper.unit, self.hyper.length)
+
+    def told(self, x: np.ndarray, half_NM: np.ndarray, explained_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (M,), from the whitened kernel and the sum of its squares."""
+        white = self.white
+        scale = max(float(white @ white / len(white)), 1e-9)  # the variance that fits best, in closed form
+        mean = white @ half_NM + self.trend.at(x)
+        return mean, np.sqrt(scale * np.maximum(1.0 - explained_M, 1e-12))
 
     def believing(self, x: np.ndarray) -> Process:
         """The process if these points (M, D), which are being measured, turn out as it predicts (kriging believer,
         Ginsbourger et al. 2010)."""
         more, values = np.vstack([self.x, x]), np.concatenate([self.z, self.predict(x)[0]])
-        return conditioned(more, values, self.trend, self.unit, (self.length, self.noise))
+        return conditioned(more, values, self.trend, self.hyper)
 
 
-def conditioned(x: np.ndarray, z: np.ndarray, trend: Trend, unit: np.ndarray, hyper: tuple[float, float]) -> Process:
+class Watched:
+    """Points (M, D) that a process is asked about time and again: a trial more costs N x M, not N^2 x M.
+
+    What it keeps is a cache: it is made anew where the process has not grown out of the last one.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+        self._hyper: Hyper | None = None
+        self._seen = np.empty((0, points.shape[1]))
+        self._half = np.empty((0, len(points)))
+        self._explained = np.zeros(len(points))
+
+    def predict(self, process: Process) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (M,) of every point."""
+        count = len(process.x)
+        if count * len(self.points) > ROOM:
+            return process.predict(self.points)
+        same = 0
+        if self._hyper is process.hyper:
+            alike = np.all(self._seen[:count] == process.x[: len(self._seen)], axis=1)
+            same = int(alike.argmin()) if not alike.all() else len(alike)
+        if same < len(self._seen):
+            self._explained = (self._half[:same] ** 2).sum(axis=0)
+        if len(self._half) < count:
+            room = np.empty((2 * count, len(self.points)))
+            room[:same] = self._half[:same]
+            self._half = room
+        k_XM = process.like(process.x[same:], self.points)
+        known = process.factor[same:, :same] @ self._half[:same]
+        new_XM = solve_triangular(process.factor[same:, same:], k_XM - known, lower=True, check_finite=False)
+        self._half[same:count] = new_XM
+        self._explained = self._explained + (new_XM**2).sum(axis=0)
+        self._hyper, self._seen = process.hyper, process.x.copy()
+        return process.told(self.points, self._half[:count], self._explained)
+
+
+def conditioned(x: np.ndarray, z: np.ndarray, trend: Trend, hyper: Hyper) -> Process:
     """A process with this length scale and noise."""
-    length, noise = hyper
-    k_NN = kernel(x / unit, x / unit, length) + (noise + JITTER) * np.eye(len(x))
-    return Process(x, z, trend, unit, length, noise, cholesky(k_NN, lower=True, check_finite=False))
+    near = x / hyper.unit
+    k_NN = kernel(near, near, hyper.length) + (hyper.noise + JITTER) * np.eye(len(x))
+    return Process(x, z, trend, hyper, cholesky(k_NN, lower=True, check_finite=False))
 
 
-def fit_process(x: np.ndarray, z: np.ndarray, hyper: tuple[float, float] | None = None) -> Process:
+def fit_process(x: np.ndarray, z: np.ndarray, hyper: Hyper | None = None) -> Process:
     """A process that has seen x (N, D) and z (N,), minimised; its length scale and noise are `likely` unless given."""
-    hyper = likely(x, z) if hyper is None else hyper
-    return conditioned(x, z, ridge(x, z), units(x), hyper)
+    return conditioned(x, z, ridge(x, z), likely(x, z) if hyper is None else hyper)
 
 
 def units(x: np.ndarray) -> np.ndarray:
@@ -84,11 +134,12 @@ def units(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(x.std(axis=0), 1.0))
 
 
-def likely(x: np.ndarray, z: np.ndarray) -> tuple[float, float]:
+def likely(x: np.ndarray, z: np.ndarray) -> Hyper:
     """The length scale and noise of greatest marginal likelihood among those above, on the best trials."""
     few = np.argsort(z, kind="stable")[:FITTED]
     rest = (z - ridge(x, z).at(x))[few]
-    near = (x / units(x))[few]
+    unit = units(x)
+    near = (x / unit)[few]
     apart = squares(near, near)[np.triu_indices(len(few), 1)]
     typical = max(float(np.sqrt(np.median(apart))), 1e-6) if len(apart) else 1.0
     found: list[tuple[float, float, float]] = []
@@ -101,7 +152,7 @@ def likely(x: np.ndarray, z: np.ndarray) -> tuple[float, float]:
             likelihood = -0.5 * float(len(few) * np.log(scale) + np.log(spectrum).sum())
             found.append((likelihood, typical * share, noise))
     _, length, noise = max(found)
-    return length, noise
+    return Hyper(length, noise, unit)
 
 
 def scores(y: np.ndarray) -> np.ndarray:

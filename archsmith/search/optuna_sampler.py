@@ -17,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.search.fresh import different, fresh
 from archsmith.search.order import is_usable
 from archsmith.space import Architecture, Choice, Space, Value
@@ -49,7 +49,7 @@ def optuna_sampler(objectives: Sequence[str], *, sampler: str | type[Any] = "tpe
             make(**options)
         except (TypeError, ValueError, ImportError) as error:
             law = "a sampler must be installed and take the options given"
-            raise BadInput(law, str(error).splitlines()[0], f"optuna {sampler}") from error
+            raise BadInput(law, first_line(error), f"optuna {sampler}") from error
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seeded = (

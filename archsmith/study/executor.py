@@ -1,4 +1,4 @@
-"""Where trials are evaluated: here, or in processes of this machine."""
+"""Where trials are evaluated: here, or in processes of this machine. Ray's workers are in `ray_workers.py`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class WorkerDied(Exception):
+    """The process that ran a call is gone: killed, out of memory, or crashed."""
 
 
 class Executor(Protocol):
@@ -18,7 +23,7 @@ class Executor(Protocol):
     workers: int
 
     def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a call. What it raises, the future raises."""
+        """Start a call. What it raises, the future raises; `WorkerDied` where its process died."""
         ...
 
     def close(self) -> None:
@@ -58,7 +63,7 @@ class LocalProcesses:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
-        self._running: list[Future[object] | None] = [None] * workers
+        self._running: list[Future[Any] | None] = [None] * workers
 
     def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start the call in a free process, or behind the call of the first slot where none is free."""
@@ -69,8 +74,8 @@ class LocalProcesses:
         except BrokenProcessPool:
             self._drop(slot)
             future = self._pool(slot).submit(call, *args, **kwargs)
-        self._running[slot] = future  # type: ignore[assignment]
-        return future
+        self._running[slot] = future
+        return translated(future, BrokenProcessPool)
 
     def close(self) -> None:
         """Wait for what runs and end the processes."""
@@ -87,3 +92,20 @@ class LocalProcesses:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
         self._pools[slot] = None
+
+
+def translated(inner: Future[T], *deaths: type[BaseException]) -> Future[T]:
+    """A future that says `WorkerDied` where the inner one raises one of an executor's own words for that."""
+    outer: Future[T] = Future()
+    inner.add_done_callback(partial(_pass_on, outer, deaths))
+    return outer
+
+
+def _pass_on(outer: Future[T], deaths: tuple[type[BaseException], ...], inner: Future[T]) -> None:
+    error = inner.exception()
+    if error is None:
+        outer.set_result(inner.result())
+    elif isinstance(error, deaths):
+        outer.set_exception(WorkerDied("its process died: killed, out of memory, or crashed"))
+    else:
+        outer.set_exception(error)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import numpy as np
 
 from archsmith.errors import BadInput
 from archsmith.space import Space
-from archsmith.study.executor import Executor, Inline
+from archsmith.study.executor import Executor, Inline, WorkerDied
 from archsmith.study.store import Store
-from archsmith.trial import Evaluator, Proposal, Strategy, Trial
+from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto
+
+LOOK_SECONDS = 2.0  # between looks at what other processes do, where there is nothing to begin
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ def run(
     executor: Executor | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     alone: bool = False,
+    minutes: float | None = None,
+    patience: int | None = None,
 ) -> list[Trial]:
     """Search until the study at `store` has `trials` trials, or the strategy has nothing left; all its trials.
 
@@ -46,37 +52,86 @@ def run(
     number (evaluators get `default_rng([seed, k, 1])`). With several workers a proposal depends on what had finished
     when it was asked for. An evaluation that raises, or whose objectives are missing or not finite, is a failed trial.
 
+    Several processes and machines may run one study, each by this call. A process that has nothing left to begin stays
+    while others still evaluate, since their trials are its to finish if they die.
+
     `alone`: the caller knows that no other process works on the study, so every trial that runs has lost its worker.
+    `minutes`: after so many of wall-clock no trial begins here. `patience`: none begins once so many finished trials in
+    a row have brought nothing that others do not beat.
 
     The evaluator must be picklable for an executor other than `Inline`.
     """
     executor = executor or Inline()
     record = Store.open(store, space, objectives, seed)
-    running: dict[Future[Outcome], int] = {}
+    until = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
+    running: dict[Future[Outcome], Trial] = {}
+    died: set[int] = set()
 
-    def start(number: int, proposal: Proposal) -> None:
-        running[executor.submit(attempt, evaluator, proposal, (seed, number, 1))] = number
+    def start(trial: Trial) -> None:
+        running[executor.submit(attempt, evaluator, trial.proposal, (seed, trial.number, 1))] = trial
 
-    try:
-        for orphan in record.adopt_orphans(alone):
-            start(orphan.number, orphan.proposal)
-        while True:
-            while len(running) < executor.workers:
-                proposal = _ask(space, strategy, record.history(), trials, seed)
+    def begin() -> list[Trial]:
+        """What to evaluate now: what lost its worker, then new proposals."""
+        free = executor.workers - len(running)
+        with nullcontext() if alone else record.turn():
+            found = record.adopt_orphans(alone, free)
+            while len(found) < free and time.monotonic() < until:
+                history = record.history()
+                if patience is not None and is_stuck(history, objectives, patience):
+                    break
+                proposal = _ask(space, strategy, history, trials, seed)
                 if proposal is None:
                     break
-                start(record.begin(proposal), proposal)
+                number = record.begin(proposal)
+                found.append(Trial(number, proposal, "running"))
+        return found
+
+    try:
+        while True:
+            for trial in begin() if len(running) < executor.workers else []:
+                start(trial)
             if not running:
-                return record.history()
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=running.__getitem__):
-                outcome = _outcome(future)
-                trial = record.finish(running.pop(future), outcome.values, outcome.seconds, outcome.error)
+                if alone or time.monotonic() > until or not record.awaited():
+                    return record.history()
+                time.sleep(LOOK_SECONDS)
+                continue
+            idle = len(running) < executor.workers and not alone
+            done, _ = wait(running, timeout=LOOK_SECONDS if idle else None, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda each: running[each].number):
+                begun, outcome = running.pop(future), _outcome(future)
+                if outcome is None and begun.number not in died:  # by chance, it may be; by its doing, it dies again
+                    died.add(begun.number)
+                    start(begun)
+                    continue
+                outcome = outcome or Outcome({}, 0.0, f"{future.exception()}, twice")
+                trial = record.finish(begun.number, outcome.values, outcome.seconds, outcome.error)
                 if on_trial:
                     on_trial(trial)
     finally:
         executor.close()
         record.close()
+
+
+def is_stuck(history: Sequence[Trial], objectives: Sequence[str], patience: int) -> bool:
+    """Whether the last `patience` finished trials have all been beaten, or equalled, by those before them.
+
+    >>> from archsmith.space import Architecture
+    >>> def trial(number, loss):
+    ...     return Trial(number, Proposal(Architecture({})), "complete", {"loss": loss})
+    >>> told = [trial(number, loss) for number, loss in enumerate((3.0, 1.0, 2.0, 1.0))]
+    >>> is_stuck(told, ["loss"], 2), is_stuck(told, ["loss"], 3)
+    (True, False)
+    """
+    done = [trial for trial in history if trial.status != "running" and not trial.proposal.fidelity]
+    if len(done) <= patience:
+        return False
+    before, last = done[:-patience], pareto(done[-patience:], objectives)
+    points = np.array([[t.values[name] for name in objectives] for t in before if t.status == "complete"])
+    return (
+        all((points <= [t.values[name] for name in objectives]).all(axis=1).any() for t in last)
+        if len(points)
+        else False
+    )
 
 
 def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> Outcome:
@@ -102,7 +157,9 @@ def _ask(space: Space, strategy: Strategy, history: list[Trial], trials: int, se
     return proposals[0] if proposals else None
 
 
-def _outcome(future: Future[Outcome]) -> Outcome:
-    """The result of an evaluation, or why its process gave none."""
+def _outcome(future: Future[Outcome]) -> Outcome | None:
+    """The result of an evaluation, or why there is none; None where its process died."""
     error = future.exception()
+    if isinstance(error, WorkerDied):
+        return None
     return Outcome({}, 0.0, f"{type(error).__name__}: {error}") if error else future.result()

@@ -1,7 +1,6 @@
 """The record of one search: an Optuna study, so optuna-dashboard and Optuna's plots open it.
 
-A location is a file (SQLite; `.journal` for Optuna's journal) or a database URL (`postgresql://…`). Trials are written
-past Optuna's samplers and read into our frozen records, of which only the unfinished are read again.
+Trials are written past Optuna's samplers and read into our frozen records, of which only the unfinished are read again.
 """
 
 from __future__ import annotations
@@ -9,36 +8,25 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sqlite3
 import threading
-import warnings
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
-import sqlalchemy.exc
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Architecture, Space
+from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, plain_errors, quiet, turn
 from archsmith.trial import Proposal, Status, Trial
 
 SCHEMA = 1
-HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
-FAILURES = (
-    sqlite3.Error,
-    sqlalchemy.exc.SQLAlchemyError,
-    optuna.exceptions.StorageInternalError,
-    OSError,
-    ImportError,  # the driver of a database
-    RuntimeError,  # Optuna's word for tables of another version
-)
+ATTEMPTS = 3  # workers that may die of a trial before it has failed
 STATUS: Mapping[TrialState, Status] = {
     TrialState.COMPLETE: "complete",
     TrialState.FAIL: "failed",
@@ -51,18 +39,19 @@ STATUS: Mapping[TrialState, Status] = {
 class Store:
     """The trials of one search at one location; create with `open`, for another's with `read`."""
 
-    def __init__(self, location: str, study: Any, about: JSON) -> None:
-        self.location = location
+    def __init__(self, storage: Storage, study: Any, about: JSON) -> None:
+        self.location = storage.location
         self.space = Space.from_json(about["space"])
         self.objectives = tuple(about["objectives"])
         self.seed = int(about["seed"])
         self._study_id = study._study_id
-        self._storage = study._storage
+        self._storage = storage
         self._trials: list[Trial] = []
         self._ids: dict[int, int] = {}
         self._mine: set[int] = set()
+        self._me = {**_this_process(), "store": uuid.uuid4().hex}
         self._closed = threading.Event()
-        if isinstance(getattr(self._storage, "get_heartbeat_interval", lambda: None)(), int):
+        if storage.beats:
             threading.Thread(target=self._beat, daemon=True).start()
 
     @classmethod
@@ -75,10 +64,12 @@ class Store:
         about = {"schema": SCHEMA, "space": space.to_json(), "objectives": list(objectives), "seed": seed}
         if not objectives:
             raise BadInput("a study must have at least one objective", "none")
-        with _plain_errors(str(location)), _quiet():
+        # Two processes that begin together must not both make the tables, or one see a study that is not yet described.
+        with plain_errors(str(location)), quiet(), turn(str(location)):
+            storage = Storage(str(location))
             study = optuna.create_study(
                 study_name="search",
-                storage=_storage(str(location)),
+                storage=storage.inner,
                 directions=["minimize"] * len(objectives),
                 load_if_exists=True,
             )
@@ -88,22 +79,23 @@ class Store:
                 study.set_user_attr("archsmith", about)
                 found = about
         _check_same(found, about, str(location))
-        return cls(str(location), study, about)
+        return cls(storage, study, about)
 
     @classmethod
     def read(cls, location: str | Path) -> Store:
         """The study at a location, whatever it searches. Raises `BadInput` where there is none."""
         if "://" not in str(location) and not Path(location).is_file():
             raise BadInput("a study must exist to be read", "nothing", str(location))
-        with _plain_errors(str(location)), _quiet():
-            study = optuna.load_study(study_name="search", storage=_storage(str(location)))
+        with plain_errors(str(location)), quiet():
+            storage = Storage(str(location))
+            study = optuna.load_study(study_name="search", storage=storage.inner)
             about = study.user_attrs.get("archsmith")
         _check_same(about, about, str(location))
-        return cls(str(location), study, about)
+        return cls(storage, study, about)
 
     def history(self) -> list[Trial]:
         """All trials in order of their numbers, those that run elsewhere included."""
-        with _plain_errors(self.location):
+        with plain_errors(self.location):
             frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
         for trial in frozen:
             if trial.number == len(self._trials):
@@ -120,9 +112,9 @@ class Store:
             state=TrialState.RUNNING,
             params=dict(architecture),
             distributions={name: CategoricalDistribution(self.space.choices[name].values) for name in architecture},
-            user_attrs={"proposal": proposal.to_json(), "worker": _this_worker()},
+            user_attrs={"proposal": proposal.to_json(), "worker": self._me},
         )
-        with _plain_errors(self.location):
+        with plain_errors(self.location):
             trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
             number = int(self._storage.get_trial_number_from_id(trial_id))
         self._ids[number] = trial_id
@@ -142,7 +134,7 @@ class Store:
         if not error:
             state, objectives = TrialState.COMPLETE, [finite[name] for name in self.objectives]
         trial_id = self._ids[number]
-        with _plain_errors(self.location):
+        with plain_errors(self.location):
             try:
                 self._storage.set_trial_user_attr(trial_id, "result", result)
                 self._storage.set_trial_state_values(trial_id, state, objectives)
@@ -151,42 +143,64 @@ class Store:
         self._mine.discard(number)
         return self.history()[number]
 
-    def adopt_orphans(self, alone: bool = False) -> list[Trial]:
-        """Running trials whose worker is dead, from now on run by this process under their old numbers.
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One process at a time reads what there is and writes down what it will do: none proposes what another does,
+        none begins a trial too many, and two never take over the same one."""
+        with ExitStack() as stack:
+            with plain_errors(self.location):
+                stack.enter_context(self._storage.turn(self._study_id))
+            yield
+
+    def adopt_orphans(self, alone: bool = False, most: int | None = None) -> list[Trial]:
+        """Running trials whose worker is dead, `most` of them, from now on run by this process under their old numbers.
 
         A worker of this machine is dead when its process is; one elsewhere when its heartbeat has stopped (SQLite and
-        PostgreSQL; the journal has none, so there it counts as alive). Where this process is `alone`, all others are.
+        PostgreSQL; the journal has none, so there it counts as alive). Where this process is `alone`, all others are. A
+        trial of which a third worker has died is no orphan: it has failed.
         """
-        self.history()
-        stale: set[int] = set()
-        if isinstance(getattr(self._storage, "get_heartbeat_interval", lambda: None)(), int):
-            with _plain_errors(self.location):
-                stale = set(self._storage._get_stale_trial_ids(self._study_id))
-        orphans = []
-        for trial in self._trials:
-            if trial.status == "running" and trial.number not in self._mine:
-                trial_id = self._ids[trial.number]
-                with _plain_errors(self.location):
-                    worker = self._storage.get_trial_user_attrs(trial_id).get("worker", {})
-                if alone or trial_id in stale or _is_dead(worker):
-                    with _plain_errors(self.location):
-                        self._storage.set_trial_user_attr(trial_id, "worker", _this_worker())
-                    self._own(trial.number)
-                    orphans.append(trial)
+        orphans: list[Trial] = []
+        elsewhere = [t for t in self.history() if t.status == "running" and t.number not in self._mine]
+        with plain_errors(self.location):
+            stale = self._storage.stale(self._study_id) if elsewhere else set()
+        for trial in elsewhere:
+            if most is not None and len(orphans) >= most:
+                break
+            trial_id = self._ids[trial.number]
+            worker = self._worker(trial.number)
+            # A write that was repeated because its answer was lost may have made a trial that nobody runs.
+            mine = worker.get("store") == self._me["store"]
+            if alone or mine or trial_id in stale or _is_dead(worker):
+                attempt = int(worker.get("attempt", 1)) + 1
+                if attempt > ATTEMPTS and not alone:
+                    self.finish(trial.number, {}, 0.0, f"its worker died, {ATTEMPTS} times")
+                    continue
+                with plain_errors(self.location):
+                    self._storage.set_trial_user_attr(trial_id, "worker", {**self._me, "attempt": attempt})
+                self._own(trial.number)
+                orphans.append(trial)
         return orphans
+
+    def awaited(self) -> bool:
+        """Whether trials run in other processes whose death would be noticed here."""
+        running = [t.number for t in self.history() if t.status == "running" and t.number not in self._mine]
+        workers = [self._worker(number) for number in running]
+        return any(worker and (self._storage.beats or worker["host"] == socket.gethostname()) for worker in workers)
+
+    def _worker(self, number: int) -> dict[str, Any]:
+        with plain_errors(self.location):
+            found: dict[str, Any] = self._storage.get_trial_user_attrs(self._ids[number]).get("worker", {})
+        return found
 
     def close(self) -> None:
         """Stop the heartbeat and let go of the file or the connection."""
         self._closed.set()
-        backend = getattr(self._storage, "_backend", None)
-        if isinstance(backend, RDBStorage):
-            backend.remove_session()
-            backend.engine.dispose()
+        self._storage.close()
 
     def _own(self, number: int) -> None:
         self._mine.add(number)
-        if hasattr(self._storage, "record_heartbeat"):
-            with _plain_errors(self.location):
+        if self._storage.beats:
+            with plain_errors(self.location):
                 self._storage.record_heartbeat(self._ids[number])
 
     def _beat(self) -> None:
@@ -208,21 +222,6 @@ class Store:
         return Trial(frozen.number, proposal, status, values, self.seed, float(result.get("seconds", 0.0)), error)
 
 
-def _storage(location: str) -> Any:
-    if location.endswith(".journal"):
-        Path(location).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(location))
-    url, options = location, {}
-    if "://" not in location:
-        Path(location).parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(location, timeout=60)
-        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers do not block the writer
-        connection.close()
-        url, options = f"sqlite:///{Path(location).absolute()}", {"connect_args": {"timeout": 60}}
-    storage = RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
-    return get_storage(storage)
-
-
 def _check_same(found: JSON, wanted: JSON, location: str) -> None:
     if found is None:
         raise BadInput("a study must have been made by archsmith", "another", location, "name another file")
@@ -235,7 +234,7 @@ def _check_same(found: JSON, wanted: JSON, location: str) -> None:
             raise BadInput(f"a study must go on with the {part} it began with", values, location, "name another file")
 
 
-def _this_worker() -> JSON:
+def _this_process() -> dict[str, JSON]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
 
 
@@ -244,33 +243,8 @@ def _is_dead(worker: JSON) -> bool:
     if worker.get("host") != socket.gethostname():
         return False
     try:
-        return bool(abs(psutil.Process(worker["pid"]).create_time() - worker["born"]) > 1.0)
+        process = psutil.Process(worker["pid"])
+        gone = process.status() == psutil.STATUS_ZOMBIE  # dead, and not yet noticed by the process that began it
+        return bool(gone or abs(process.create_time() - worker["born"]) > 1.0)
     except psutil.NoSuchProcess:
         return True
-
-
-@contextmanager
-def _plain_errors(location: str) -> Iterator[None]:
-    """What goes wrong in a store, said on one line."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except KeyError as error:
-        raise BadInput("a study must exist to be read", "none named search", location) from error
-    except FAILURES as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise BadInput("a study's store must be readable and writable", reason, location) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna announces studies and experimental options; neither is news to our users."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

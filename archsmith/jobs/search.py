@@ -1,0 +1,231 @@
+"""The verb `search`: a study of one space by one strategy, here, in processes, or on a cluster.
+
+    RUN/plan.json     what was asked for
+    RUN/study.db      the trials (elsewhere with `store`)
+    RUN/front.json    the trials that no other beats, once the study has ended
+
+Any number of processes and machines may run `resume RUN` at once: each takes a share of the trials.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archsmith.errors import BadInput
+from archsmith.evaluate.limited import Limited
+from archsmith.evaluate.tabular import Lookup
+from archsmith.jobs.bench import Benchmark, made
+from archsmith.model.pretrained import read_json
+from archsmith.report.plain import write_text
+from archsmith.search import strategy, with_prior
+from archsmith.search.meta import learnt_prior
+from archsmith.space import JSON, Space
+from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
+from archsmith.study.mlflow_tracker import MLflow
+from archsmith.study.ray_workers import RayWorkers
+from archsmith.study.tensorboard_tracker import TensorBoard
+from archsmith.study.tracker import Tracker
+from archsmith.study.wandb_tracker import WeightsAndBiases
+from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+}
+EXECUTORS = ("here", "processes", "ray")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a search was asked to do, as plain data; `plan.json` holds it under "search".
+
+    Either `benchmark` (as `bench` takes it), or `space` (a JSON file) with `evaluator` ("package.module:name", which
+    needs `allow_code`) and its `objectives`. `past`: runs of the same space whose trials are learnt from.
+    """
+
+    strategy: str = "portfolio"
+    trials: int = 100
+    benchmark: str | None = None
+    space: str | None = None
+    evaluator: str | None = None
+    objectives: tuple[str, ...] = ()
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    past: tuple[str, ...] = ()
+    executor: str = "here"
+    workers: int = 1
+    address: str | None = None
+    store: str | None = None
+    minutes: float | None = None
+    patience: int | None = None
+    trial_minutes: float | None = None
+    trial_gigabytes: float | None = None
+    track: tuple[str, ...] = ()
+    seed: int = 0
+    allow_code: bool = False
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Asked:
+        """Raises `BadInput` for what is no request of this version."""
+        try:
+            listed = {name: tuple(data[name]) for name in ("objectives", "past", "track") if name in data}
+            return cls(**{**data, **listed})
+        except TypeError as error:
+            law = "a run's plan must be of this version of archsmith"
+            raise BadInput(law, str(error), "plan.json", "use the version that began the run") from error
+
+    def check(self) -> None:
+        """Raise `BadInput` for a request that contradicts itself or names what there is not."""
+        if (self.benchmark is None) == (self.space is None) or (self.space is None) != (self.evaluator is None):
+            law = "a search needs a benchmark, or a space and an evaluator"
+            raise BadInput(law, "", "", "give --benchmark, or --space with --evaluator")
+        if self.evaluator and not self.allow_code:
+            raise BadInput("an evaluator is code and runs only when allowed", self.evaluator, "", "give --allow-code")
+        if self.evaluator and not self.objectives:
+            raise BadInput("a search needs at least one objective", "none", "", "name the evaluator's with --objective")
+        if self.executor not in EXECUTORS:
+            law = "an executor is one that is known"
+            raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
+        unknown = [name for name in self.track if name not in TRACKERS]
+        if unknown:
+            law = "a tracker is one that is known"
+            raise BadInput(law, repr(unknown[0]), "--track", f"there are: {', '.join(TRACKERS)}")
+        if min(self.trials, self.workers) < 1:
+            raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """The evaluator "package.module:name" of the user, found again in every process that it is sent to."""
+
+    spec: str
+    folder: str = field(default_factory=lambda: str(Path.cwd()))
+
+    @cached_property
+    def found(self) -> Evaluator:
+        """The evaluator. Raises `BadInput` where there is none of that name."""
+        module, _, name = self.spec.partition(":")
+        if self.folder not in sys.path:
+            sys.path.insert(0, self.folder)  # like `python -m`: the user's own module lies where the command is run
+        try:
+            evaluator: Evaluator = getattr(importlib.import_module(module), name)
+        except Exception as error:  # the user's code may raise anything
+            law = "an evaluator is package.module:name of a function of a proposal and a generator"
+            raise BadInput(law, f"{type(error).__name__}: {error}", self.spec) from error
+        return evaluator
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float]:
+        """The user's values."""
+        return self.found(proposal, rng)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec, "folder": self.folder}
+
+
+def search(out: str | Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
+    """Begin a search in a folder that is absent or empty; its front, by the first objective.
+
+    Raises `BadInput` for a request that cannot be carried out; the folder is then as it was.
+    """
+    asked.check()
+    _prepared(asked)
+    with RunDirectory.create(out, {"search": asdict(asked)}):
+        pass  # from here on any process may join
+    return follow(Path(out), asked, on_trial)
+
+
+def follow(out: Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
+    """Join a search, or go on with it."""
+    space, evaluator, objectives, chosen = _prepared(asked)
+    store = asked.store or str(out / "study.db")
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
+        if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
+            evaluator = stack.enter_context(closing(Limited(evaluator, asked.trial_minutes, asked.trial_gigabytes)))
+
+        def tell(trial: Trial) -> None:
+            for tracker in trackers:
+                tracker.on_trial(trial)
+            if on_trial:
+                on_trial(trial)
+
+        trials = run(
+            space,
+            chosen,
+            evaluator,
+            trials=asked.trials,
+            store=store,
+            seed=asked.seed,
+            objectives=objectives,
+            executor=_executor(asked),
+            on_trial=tell,
+            minutes=asked.minutes,
+            patience=asked.patience,
+        )
+    front = pareto([trial for trial in trials if not trial.proposal.fidelity] or trials, objectives)
+    write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    return front
+
+
+def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -> JSON:
+    """What a search found, as JSON."""
+    ended = {status: sum(trial.status == status for trial in trials) for status in ("complete", "failed")}
+    rows = [
+        {"trial": trial.number, "architecture": dict(trial.proposal.architecture), "values": dict(trial.values)}
+        for trial in front
+    ]
+    reasons = sorted({trial.error for trial in trials if trial.error})
+    return {"objectives": list(objectives), "trials": ended, "front": rows, "reasons": reasons[:10]}
+
+
+def read_asked(path: str | Path) -> Asked | None:
+    """What the search of a run was asked to do; None where the run is none of a search."""
+    plan = Path(path) / "plan.json"
+    found = read_json(plan) if plan.is_file() else {}
+    return Asked.from_json(found["search"]) if "search" in found else None
+
+
+def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy]:
+    """Space, evaluator, objectives and strategy. Raises `BadInput` for what cannot be used."""
+    if asked.benchmark is not None:
+        table = Benchmark(asked.benchmark).table()
+        objectives = asked.objectives or (table.objective,)
+        unknown = [name for name in objectives if name not in table.columns]
+        if unknown:
+            known = f"there are: {', '.join(table.columns)}"
+            raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
+        cold = made(asked.strategy, table, asked.trials, objectives, **asked.options)
+        return table.space, Lookup(table, objectives), objectives, _warmed(asked, table.space, cold)
+    space, evaluator = Space.from_json(read_json(Path(str(asked.space)))), Named(str(asked.evaluator))
+    assert evaluator.found is not None
+    name, _, sampler = asked.strategy.partition(":")
+    given: dict[str, Any] = {**asked.options, **({"sampler": sampler} if sampler else {})}
+    cold = strategy(name, asked.objectives, budget=asked.trials, **given)
+    return space, evaluator, asked.objectives, _warmed(asked, space, cold)
+
+
+def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
+    """The strategy after the first proposals of what earlier runs teach, where there are any."""
+    if not asked.past:
+        return cold
+    past = []
+    for each in asked.past:
+        with closing(Store.read(Path(each) / "study.db")) as store:
+            past.append((store.history(), store.objectives))
+    return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10))
+
+
+def _executor(asked: Asked) -> Executor:
+    if asked.executor == "ray":
+        return RayWorkers(asked.workers, asked.address)
+    return LocalProcesses(asked.workers) if asked.executor == "processes" or asked.workers > 1 else Inline()

@@ -1,0 +1,173 @@
+"""Where a study lies: a SQLite file, Optuna's journal, or a database; whose turn it is, and what goes wrong there."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+import sqlalchemy
+import sqlalchemy.exc
+from optuna.storages import JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+
+from archsmith.errors import BadInput, first_line
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
+PATIENCE_SECONDS, PAUSE_SECONDS = 120.0, 0.5  # a database that restarts is waited for
+TURNS = 0x61726373  # the first half of the key of our locks in a PostgreSQL server that others use too
+FAILURES = (
+    sqlite3.Error,
+    sqlalchemy.exc.SQLAlchemyError,
+    optuna.exceptions.StorageInternalError,
+    OSError,
+    ImportError,  # the driver of a database
+    RuntimeError,  # Optuna's word for tables of another version
+)
+LOST = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+
+
+class Storage:
+    """Optuna's storage at a location: a file (SQLite; `.journal` for a journal) or a URL (`postgresql://...`).
+
+    Every method of Optuna's is there under its name. Those of a database that has been reached once wait for it while
+    it is away.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._rdb: RDBStorage | None = None
+        self._patient = False
+        if location.endswith(".journal"):
+            Path(location).parent.mkdir(parents=True, exist_ok=True)
+            self._inner: Any = JournalStorage(JournalFileBackend(location))
+        else:
+            self._rdb = _database(location)
+            self._inner = get_storage(self._rdb)
+            self._patient = "://" in location
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(patiently, found) if self._patient and callable(found) else found
+
+    @property
+    def inner(self) -> Any:
+        """Optuna's own object, for Optuna's functions that ask its type."""
+        return self._inner
+
+    @property
+    def beats(self) -> bool:
+        """Whether workers leave heartbeats here."""
+        return self._rdb is not None
+
+    def stale(self, study_id: int) -> set[int]:
+        """Ids of trials whose worker's heartbeat has stopped."""
+        return set(self._get_stale_trial_ids(study_id)) if self.beats else set()
+
+    def turn(self, study_id: int) -> AbstractContextManager[None]:
+        """The only process that looks at a study and then writes."""
+        return turn(self.location, study_id, None if self._rdb is None else self._rdb.engine)
+
+    def close(self) -> None:
+        """Let go of the file or the connection."""
+        if self._rdb is not None:
+            self._rdb.remove_session()
+            self._rdb.engine.dispose()
+
+
+def _database(location: str) -> RDBStorage:
+    url = location
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if "://" not in location:
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(location, timeout=60)
+        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers do not block the writer
+        connection.close()
+        url, options = f"sqlite:///{Path(location).absolute()}", {"connect_args": {"timeout": 60}}
+    return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+
+
+@contextmanager
+def turn(location: str, study_id: int = 0, engine: sqlalchemy.Engine | None = None) -> Iterator[None]:
+    """One process at a time: by a lock beside a file, by an advisory lock in PostgreSQL. It goes with its process.
+
+    In another database there is none: two processes may then propose the same. `study_id` 0 is that of no study: whose
+    turn it is to make one.
+    """
+    if "://" not in location:
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{location}.turn"):
+            yield
+        return
+    mine = engine or sqlalchemy.create_engine(location)
+    try:
+        if mine.dialect.name != "postgresql":
+            yield
+            return
+        connection = patiently(partial(_locked, mine, study_id)) if engine is not None else _locked(mine, study_id)
+        try:
+            yield
+        finally:
+            with suppress(*LOST):  # a server that goes away lets go of it too
+                connection.close()  # ends the transaction, and the lock with it
+    finally:
+        if engine is None:
+            mine.dispose()
+
+
+def _locked(engine: sqlalchemy.Engine, study_id: int) -> sqlalchemy.Connection:
+    """A connection in a transaction that holds the lock of a study."""
+    connection = engine.connect()
+    try:
+        connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({TURNS}, {int(study_id)})"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The call's result; it is made again while the database cannot be reached, for two minutes."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except (*LOST, optuna.exceptions.StorageInternalError) as error:
+            lost = isinstance(error, LOST) or isinstance(error.__cause__, LOST)
+            if not lost or time.monotonic() > until:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
+def plain_errors(location: str) -> Iterator[None]:
+    """What goes wrong in a store, said on one line."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except KeyError as error:
+        raise BadInput("a study must exist to be read", "none named search", location) from error
+    except FAILURES as error:
+        reason = first_line(error.__cause__ or error)
+        raise BadInput("a study's store must be readable and writable", reason, location) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna announces studies and experimental options; neither is news to our users."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

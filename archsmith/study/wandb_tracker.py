@@ -1,0 +1,40 @@
+"""Trials in Weights & Biases: one run a study, a step a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from archsmith.errors import BadInput, first_line
+from archsmith.study.tracker import Tracker, told
+from archsmith.trial import Trial
+
+Mode = Literal["online", "offline", "disabled", "shared"]
+
+
+class WeightsAndBiases(Tracker):
+    """Logs to a project; with `mode="offline"`, or WANDB_MODE=offline, into the folder alone, for `wandb sync` later.
+
+    Raises `BadInput` where the package wandb is not installed or nobody has logged in.
+    """
+
+    def __init__(self, folder: str | Path, project: str = "archsmith", mode: Mode | None = None) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            law = "the tracker wandb needs its package"
+            raise BadInput(law, "none", "", "pip install 'archsmith[wandb]'") from error
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            self._run = wandb.init(project=project, dir=str(folder), mode=mode, settings=wandb.Settings(silent=True))
+        except wandb.errors.Error as error:
+            law, remedy = "Weights & Biases must let a run begin", "run `wandb login`, or set WANDB_MODE=offline"
+            raise BadInput(law, first_line(error), "", remedy) from error
+
+    def on_trial(self, trial: Trial) -> None:
+        """The trial's values and choices as a step of its number."""
+        self._run.log({**trial.values, **told(trial), "seconds": trial.seconds}, step=trial.number)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()

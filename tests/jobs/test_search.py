@@ -1,0 +1,213 @@
+"""`archsmith search`: a study begun, stopped, joined, watched, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from archsmith.cli import app
+from archsmith.errors import BadInput
+from archsmith.jobs.dashboard import study_of
+from archsmith.jobs.search import Asked, follow, read_asked, search
+from archsmith.space import Choice, Space
+from archsmith.study import Store
+
+EVALUATOR = '''
+import os, time
+
+
+def evaluate(proposal, rng):
+    """The sum of two widths; 4 of the first cannot be built, and 7 never ends."""
+    a, b = proposal.architecture["a"], proposal.architecture["b"]
+    if a == 4:
+        raise ValueError("4 cannot be built")
+    time.sleep(60 if a == 7 else float(os.environ.get("SLEEP", 0)))
+    return {"loss": float(a + b), "latency_ms": float(b)}
+
+
+silent = None
+'''
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = [f"{a},{b},{(a - 3) ** 2 + b}" for a in range(10) for b in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,error", *rows]) + "\n")
+    return tmp_path / "t.csv"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a space and an evaluator, in which the command is run."""
+    space = Space({"a": Choice(range(8)), "b": Choice(range(8))})
+    (tmp_path / "space.json").write_text(json.dumps(space.to_json()))
+    (tmp_path / "my_evaluator.py").write_text(EVALUATOR)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words: object) -> tuple[int, str]:
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    return found.exit_code, found.output
+
+
+def test_a_table_is_searched_and_the_run_goes_on(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, told = call("search", "--benchmark", f"t:error={table}", "--trials", "12", "--out", out)
+    assert code == 0 and "12 complete" in told
+    front = json.loads((out / "front.json").read_text())
+    with_12 = Store.read(out / "study.db").history()
+    assert len(with_12) == 12 and len(front["front"]) == 1
+    assert front["front"][0]["values"]["error"] == min(trial.values["error"] for trial in with_12)
+    assert {trial.proposal.note["strategy"] for trial in with_12} == {"bayesian"}
+    code, told = call("resume", out, "--json")
+    assert code == 0 and json.loads(told) == front and len(Store.read(out / "study.db").history()) == 12
+
+
+def test_an_evaluator_of_the_user_within_limits(own: Path) -> None:
+    arguments = ["search", "--space", "space.json", "--evaluator", "my_evaluator:evaluate", "--objective", "loss"]
+    arguments += [
+        "--objective",
+        "latency_ms",
+        "--strategy",
+        "grid",
+        "--trials",
+        64,
+        "--trial-minutes",
+        0.01,
+        "--out",
+        "run",
+    ]
+    code, told = call(*arguments)
+    assert code == 2 and "runs only when allowed" in told and not (own / "run").exists()
+    code, told = call(*arguments, "--allow-code", "--track", "tensorboard", "--json")
+    assert code == 0
+    found = json.loads(told)
+    assert found["trials"] == {"complete": 48, "failed": 16}
+    assert [row["values"] for row in found["front"]] == [{"loss": 0.0, "latency_ms": 0.0}]
+    assert any("4 cannot be built" in reason for reason in found["reasons"])
+    assert any("may take 0.01 minutes" in reason for reason in found["reasons"])
+    assert list((own / "run" / "tensorboard").glob("events*"))
+    code, told = call("resume", "run")
+    assert code == 2 and "--allow-code" in told
+    assert call("resume", "run", "--allow-code")[0] == 0
+
+
+def test_a_killed_search_is_joined_by_two(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLEEP", "0.1")
+    command = [
+        sys.executable,
+        "-m",
+        "archsmith",
+        "search",
+        "--space",
+        "space.json",
+        "--evaluator",
+        "my_evaluator:evaluate",
+    ]
+    command += ["--objective", "loss", "--strategy", "random", "--trials", "24", "--allow-code", "--out", "run"]
+    command += ["--trial-minutes", "0.02", "-q"]
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        if (own / "run" / "study.db").exists() and begun.poll() is None:
+            try:
+                if len(Store.read("run/study.db").history()) >= 3:
+                    break
+            except BadInput:
+                pass
+        time.sleep(0.1)
+    os.kill(begun.pid, signal.SIGKILL)
+    begun.wait()
+    joined = [
+        subprocess.Popen(
+            [sys.executable, "-m", "archsmith", "resume", "run", "--allow-code", "-q"], stdout=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    assert [each.wait(240) for each in joined] == [0, 0]
+    history = Store.read("run/study.db").history()
+    assert len(history) == 24 and "running" not in {trial.status for trial in history}
+    assert len({trial.proposal.architecture for trial in history}) == 24
+
+
+def test_a_past_run_comes_first(table: Path, tmp_path: Path) -> None:
+    past = Asked(benchmark=f"t:error={table}", strategy="random", trials=60)
+    search(tmp_path / "past", past)
+    warm = Asked(benchmark=f"t:error={table}", strategy="random", trials=6, past=(str(tmp_path / "past"),), seed=5)
+    search(tmp_path / "warm", warm)
+    search(tmp_path / "cold", Asked(benchmark=f"t:error={table}", strategy="random", trials=6, seed=5))
+    first = [Store.read(tmp_path / name / "study.db").history()[0].values["error"] for name in ("warm", "cold")]
+    assert first[0] <= 2.0 < first[1]
+
+
+BAD = {
+    "no space": ([], "needs a benchmark, or a space"),
+    "both": (["--benchmark", "t:error=t.csv", "--space", "space.json"], "needs a benchmark, or a space"),
+    "no such strategy": (["--benchmark", "t:error=t.csv", "--strategy", "magic"], "There are: random"),
+    "no such option": (
+        ["--benchmark", "t:error=t.csv", "--strategy", "genetic", "--option", "x=1"],
+        "an option of genetic",
+    ),
+    "an option of no value": (["--benchmark", "t:error=t.csv", "--option", "x"], "NAME=VALUE"),
+    "no such column": (["--benchmark", "t:error=t.csv", "--objective", "loss"], "is a column of the table"),
+    "no such executor": (["--benchmark", "t:error=t.csv", "--executor", "cloud"], "here, processes, ray"),
+    "no such tracker": (["--benchmark", "t:error=t.csv", "--track", "paper"], "tensorboard, wandb, mlflow"),
+    "no objective": (["--space", "space.json", "--evaluator", "my_evaluator:evaluate", "--allow-code"], "--objective"),
+    "no evaluator": (
+        ["--space", "space.json", "--evaluator", "nowhere:f", "--objective", "x", "--allow-code"],
+        "package.module:name",
+    ),
+    "no space in the file": (
+        ["--space", "t.csv", "--evaluator", "my_evaluator:evaluate", "--objective", "x", "--allow-code"],
+        "holds JSON",
+    ),
+    "no past": (["--benchmark", "t:error=t.csv", "--past", "nowhere"], "must exist to be read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_searched_is_refused_on_one_line(own: Path, table: Path, name: str) -> None:
+    arguments, reason = BAD[name]
+    code, told = call("search", *arguments, "--out", "run")
+    assert code == 2 and reason in told and told.count("\n") == 1 and not (own / "run").exists()
+
+
+def test_a_store_of_another_search_is_refused(own: Path, table: Path) -> None:
+    search("one", Asked(benchmark=f"t:error={table}", trials=2, store="shared.db"))
+    code, told = call(
+        "search", "--benchmark", f"t:error={table}", "--seed", "4", "--store", "shared.db", "--out", "two"
+    )
+    assert code == 2 and "the seed it began with" in told
+    assert follow(Path("one"), read_asked("one") or Asked())  # the first is as it was
+
+
+def test_the_dashboard_opens_a_run(table: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    search(tmp_path / "run", Asked(benchmark=f"t:error={table}", strategy="random", trials=3))
+    assert study_of(tmp_path / "run") == f"sqlite:///{tmp_path / 'run' / 'study.db'}"
+    with pytest.raises(BadInput, match="once its search has begun"):
+        study_of(tmp_path / "nowhere")
+    command = [sys.executable, "-m", "archsmith", "dashboard", str(tmp_path / "run"), "--port", "18573"]
+    serving = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until, told = time.monotonic() + 90, b""
+        while not told and time.monotonic() < until:
+            try:
+                with urllib.request.urlopen("http://localhost:18573/api/studies", timeout=5) as answer:
+                    told = answer.read()
+            except OSError:
+                time.sleep(0.3)
+        assert b'"study_name":"search"' in told.replace(b": ", b":")
+    finally:
+        serving.terminate()
+        serving.wait()
