@@ -9,7 +9,7 @@ BENCHMARKS := training_free overhead latency_model budget ablation minilm_sst2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test check bench clean browser
+.PHONY: demo test check bench clean browser postgresql
 
 # torch goes first and pinned: a loose request would pull a GPU build of several gigabytes.
 $(STAMP): pyproject.toml constraints.txt
@@ -31,8 +31,14 @@ browser:
 	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || echo "no Chromium here: the browser test will be skipped"
 
+# Studies are tested on a server of their own; where none can be installed those tests skip and say why.
+postgresql:
+	@{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 \
+	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
+	  || echo "no PostgreSQL here: its tests will be skipped"
+
 # Two processes: most tests keep one thread busy. A file's tests stay together, for what they share.
-test: browser check
+test: browser postgresql check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 bench: $(STAMP)

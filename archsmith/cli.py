@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
+from archsmith.errors import ArchsmithError, BudgetNotReachable
 
 if TYPE_CHECKING:
     from archsmith.report.result import Result
@@ -161,7 +161,7 @@ def measure(
 def bench(
     context: typer.Context,
     benchmark: Annotated[list[str], typer.Option(help="nb201-cifar10=FILE, or NAME:COLUMN=FILE.csv. Repeat it.")],
-    strategy: Annotated[list[str], typer.Option(help="A strategy's name, or optuna:SAMPLER. Repeat it.")],
+    strategy: Annotated[list[str], typer.Option(help="NAME, NAME:OPTION=VALUE,... or optuna:SAMPLER. Repeat it.")],
     out: Out = None,
     budget: Annotated[int, typer.Option(min=1, help="Whole evaluations of each search.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each strategy on each benchmark.")] = 20,
@@ -193,8 +193,7 @@ def search(
     space: Annotated[Path | None, typer.Option(help="A space as JSON.")] = None,
     evaluator: Annotated[str | None, typer.Option(help="package.module:name, with --allow-code.")] = None,
     objective: Annotated[list[str] | None, typer.Option(help="A value to minimise. Repeat it.")] = None,
-    strategy: Annotated[str, typer.Option(help="Its name, or optuna:SAMPLER.")] = "portfolio",
-    option: Annotated[list[str] | None, typer.Option(help="NAME=JSON of the strategy. Repeat it.")] = None,
+    strategy: Annotated[str, typer.Option(help="NAME, NAME:OPTION=VALUE,... or optuna:SAMPLER.")] = "portfolio",
     past: Annotated[list[str] | None, typer.Option(help="A run of the same space to learn from. Repeat it.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of the whole study.")] = 100,
     minutes: Annotated[float | None, typer.Option(help="Wall-clock after which none begins.")] = None,
@@ -225,7 +224,6 @@ def search(
             space=None if space is None else str(space.absolute()),
             evaluator=evaluator,
             objectives=tuple(objective or ()),
-            options=_options(option or ()),
             past=tuple(past or ()),
             executor=executor,
             workers=workers,
@@ -365,20 +363,6 @@ def _print_result(result: Result, run: Path, as_json: bool) -> None:
     _print(to_plain(result), as_json, lambda _: result_view(result))
     if not as_json:
         typer.echo(f"report: {run / 'report.html'}")
-
-
-def _options(given: Sequence[str]) -> dict[str, Any]:
-    """NAME=JSON, or NAME=TEXT."""
-    found: dict[str, Any] = {}
-    for each in given:
-        name, sign, value = each.partition("=")
-        if not sign:
-            raise BadInput("an option is NAME=VALUE", repr(each), "--option")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 def _print_front(run: Path, as_json: bool) -> None:

@@ -6,6 +6,7 @@ It leaves `curves.csv` (best value so far by whole evaluations, a row each), `ta
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,16 +116,36 @@ def bench(
 
 
 def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), **given: Any) -> Strategy:
-    """The strategy for a table, with its defaults but for what is given. Raises `BadInput` for one that is none."""
-    plain, _, sampler = name.partition(":")
-    options: dict[str, Any] = {"sampler": sampler} if sampler else {}
+    """The strategy for a table, with its defaults but for what is given: "local:eager=false", "optuna:tpe".
+
+    Raises `BadInput` for one that is none.
+    """
+    plain, options = parsed(name)
     if plain in FIDELITIES:
         if len(table.epochs) < 2:
             raise BadInput(f"{plain} needs cheap values", "a table without", table.name, "leave it out")
-        options["levels"] = table.epochs
+        options.setdefault("levels", table.epochs)
     if plain in READS_FEATURES and table.features is not None:
-        options["features"] = table.features
+        options.setdefault("features", table.features)
     return strategy(plain, objectives or [table.objective], budget=budget, **{**options, **given})
+
+
+def parsed(name: str) -> tuple[str, dict[str, Any]]:
+    """A strategy as it is written in one word: its name, and options after a colon.
+
+    >>> parsed("optuna:tpe"), parsed("genetic:population=12,selection=roulette")
+    (('optuna', {'sampler': 'tpe'}), ('genetic', {'population': 12, 'selection': 'roulette'}))
+    """
+    plain, _, rest = name.partition(":")
+    options: dict[str, Any] = {}
+    for each in filter(None, rest.split(",")):
+        key, sign, value = each.partition("=")
+        key, value = (key, value) if sign else ("sampler", key)
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return plain, options
 
 
 @cache

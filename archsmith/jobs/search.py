@@ -24,7 +24,7 @@ import numpy as np
 from archsmith.errors import BadInput
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.tabular import Lookup
-from archsmith.jobs.bench import Benchmark, made
+from archsmith.jobs.bench import Benchmark, made, parsed
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
 from archsmith.search import strategy, with_prior
@@ -60,7 +60,6 @@ class Asked:
     space: str | None = None
     evaluator: str | None = None
     objectives: tuple[str, ...] = ()
-    options: Mapping[str, JSON] = field(default_factory=dict)
     past: tuple[str, ...] = ()
     executor: str = "here"
     workers: int = 1
@@ -204,13 +203,12 @@ def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy
         if unknown:
             known = f"there are: {', '.join(table.columns)}"
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
-        cold = made(asked.strategy, table, asked.trials, objectives, **asked.options)
+        cold = made(asked.strategy, table, asked.trials, objectives)
         return table.space, Lookup(table, objectives), objectives, _warmed(asked, table.space, cold)
     space, evaluator = Space.from_json(read_json(Path(str(asked.space)))), Named(str(asked.evaluator))
     assert evaluator.found is not None
-    name, _, sampler = asked.strategy.partition(":")
-    given: dict[str, Any] = {**asked.options, **({"sampler": sampler} if sampler else {})}
-    cold = strategy(name, asked.objectives, budget=asked.trials, **given)
+    name, options = parsed(asked.strategy)
+    cold = strategy(name, asked.objectives, budget=asked.trials, **options)
     return space, evaluator, asked.objectives, _warmed(asked, space, cold)
 
 

@@ -7,6 +7,7 @@ Metropolis rule); T falls geometrically. E: what a point loses; T: temperature, 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,13 +50,19 @@ def simulated_annealing(objectives: Sequence[str], *, budget: int = 100, start: 
 
 def walked(done: Sequence[Trial], lost: np.ndarray, first: int, budget: int) -> Trial:
     """The present point: where the walk over the usable trials has come to."""
-    at = int(np.argmin(lost[:first]))
+    values: list[float] = lost.tolist()
+    ordered = sorted(values[:first])
+    at = values.index(ordered[0])
     for i in range(first, len(done)):
-        low, high = np.quantile(lost[:i], [0.25, 0.75])
-        progress = min(1.0, (i - first) / max(1, budget - first))
-        temperature = max(high - low, 1e-12) * HOT * (COLD / HOT) ** progress
-        rise = float(lost[i] - lost[at])
-        chance = float((done[i].proposal.note or {}).get("chance", 0.0))
-        if rise <= 0 or chance < math.exp(-rise / temperature):
+        rise = values[i] - values[at]
+        if rise > 0:
+            spread = ordered[3 * len(ordered) // 4] - ordered[len(ordered) // 4]
+            progress = min(1.0, (i - first) / max(1, budget - first))
+            temperature = max(spread, 1e-12) * HOT * (COLD / HOT) ** progress
+            rise = (
+                0.0 if float((done[i].proposal.note or {}).get("chance", 0.0)) < math.exp(-rise / temperature) else rise
+            )
+        if rise <= 0:
             at = i
+        insort(ordered, values[i])
     return done[at]

@@ -12,23 +12,31 @@ from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
 
-def local_search(objectives: Sequence[str], *, start: int = 1) -> Strategy:
+def local_search(objectives: Sequence[str], *, start: int = 1, eager: bool = True) -> Strategy:
     """The best so far and all that differ from it in one choice, until none of them is better; then again elsewhere.
 
     It begins at the best of `start` random points. Neighbours are tried in random order, and a better one is moved to
-    at once; from a minimum it starts anew, and what was found before stays in the history.
+    at once; without `eager`, as in the paper, only once all are known, to the best of them. From a minimum it starts
+    anew, and what was found before stays in the history.
     """
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         climb = since_restart(history)
+        done = usable(climb, objectives)
+        begun = len(climb) >= start and bool(done)
+        here = (
+            None
+            if not begun
+            else best_of(done, objectives)
+            if eager
+            else at_end(space, history, done[:start], objectives)
+        )
+        around = [] if here is None else list(space.neighbours(here.proposal.architecture))
 
         def choose(seen: set[Architecture]) -> Proposal | None:
-            done = usable(climb, objectives)
-            if len(climb) >= start and done:
-                best = done[int(np.argmin(standing(done, objectives)))]
-                around = [each for each in space.neighbours(best.proposal.architecture) if each not in seen]
-                if around:
-                    return Proposal(around[int(rng.integers(len(around)))], parents=(best.number,))
+            left = [each for each in around if each not in seen]
+            if here is not None and left:
+                return Proposal(left[int(rng.integers(len(left)))], parents=(here.number,))
             point = fresh(space, seen, lambda: space.sample(rng), rng)
             begins = not climb or len(climb) >= start
             return None if point is None else Proposal(point, note={"restart": begins})
@@ -36,6 +44,26 @@ def local_search(objectives: Sequence[str], *, start: int = 1) -> Strategy:
         return different(history, n, choose)
 
     return propose
+
+
+def best_of(done: Sequence[Trial], objectives: Sequence[str]) -> Trial:
+    """The first of the best."""
+    return done[int(np.argmin(standing(done, objectives)))]
+
+
+def at_end(space: Space, history: Sequence[Trial], first: Sequence[Trial], objectives: Sequence[str]) -> Trial:
+    """Where steps from the best of the first trials, each to the best of all neighbours, have led."""
+    done = usable(history, objectives)
+    lost = dict(zip((trial.proposal.architecture for trial in done), standing(done, objectives).tolist(), strict=True))
+    by_point = {trial.proposal.architecture: trial for trial in done}
+    tried = {trial.proposal.architecture for trial in history if trial.status != "running"}
+    here = best_of(first, objectives).proposal.architecture
+    while True:
+        around = list(space.neighbours(here))
+        best = min((each for each in around if each in lost), key=lost.__getitem__, default=here)
+        if any(each not in tried for each in around) or lost[best] >= lost[here]:
+            return by_point[here]
+        here = best
 
 
 def since_restart(history: Sequence[Trial]) -> Sequence[Trial]:

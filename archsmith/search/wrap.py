@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from archsmith.errors import BadInput
 from archsmith.search.fresh import different, fresh
+from archsmith.search.gaussian import scores
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space, Value
 from archsmith.trial import Proposal, Strategy, Trial
 
 Prior = Callable[[Architecture], float]
+Policy = Callable[
+    [Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, ...]]
+]  # trials and what each lost -> values
+LEAST, SURE = 5, 3.0  # times that a value was tried, and standard errors, before it is dropped
 
 
 def with_prior(strategy: Strategy, prior: Prior, *, first: int, drawn: int = 1000) -> Strategy:
@@ -45,17 +51,22 @@ def with_prior(strategy: Strategy, prior: Prior, *, first: int, drawn: int = 100
 
 
 def shrinking(
-    strategy: Strategy, objectives: Sequence[str], *, every: int = 25, worst: float = 0.5, least: int = 5
+    strategy: Strategy, objectives: Sequence[str], *, every: int = 25, policy: str | Policy = "rule"
 ) -> Strategy:
-    """Proposals whose values have kept losing are passed over: after each `every` usable trials, a value that was in
-    `least` of them or more, all among the `worst` share, is dropped, as long as its choice keeps another.
+    """Proposals whose values have kept losing are passed over: after each `every` usable trials the policy says which.
 
-    What the study knows of the space does not change; the values dropped are in the note of each proposal.
+    "rule": values that were among the worse half each time that they were tried. "learned": values that a model of all
+    trials holds to be worse than another of their choice, whatever the others are. A choice always keeps a value. What
+    the study knows of the space does not change; the values dropped are in the note of each proposal.
     """
+    if isinstance(policy, str) and policy not in POLICIES:
+        raise BadInput("a policy is one that is known", repr(policy), "", f"there are: {', '.join(POLICIES)}")
+    decide = POLICIES[policy] if isinstance(policy, str) else policy
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         done = usable(history, objectives)
-        dropped = losing(space, done[: len(done) // every * every], objectives, worst, least)
+        done = done[: len(done) // every * every]
+        dropped = decide(space, done, standing(done, objectives)) if done else {}
         if not dropped:
             return strategy(space, history, n, rng)
         proposals = strategy(space, history, n, rng)
@@ -74,14 +85,9 @@ def shrinking(
     return propose
 
 
-def losing(
-    space: Space, done: Sequence[Trial], objectives: Sequence[str], worst: float, least: int
-) -> dict[str, tuple[Value, ...]]:
-    """Choice -> values that only ever lost."""
-    if not done:
-        return {}
-    lost = standing(done, objectives)
-    bad = lost > np.quantile(lost, 1 - worst)
+def losing(space: Space, done: Sequence[Trial], lost: np.ndarray, least: int = LEAST) -> dict[str, tuple[Value, ...]]:
+    """Choice -> values that were tried `least` times or more, and never were in the better half."""
+    bad = lost > np.median(lost)
     found: dict[str, tuple[Value, ...]] = {}
     for name, choice in space.choices.items():
         tried = {
@@ -92,6 +98,33 @@ def losing(
         if gone and len(gone) < len(choice.values):
             found[name] = tuple(gone)
     return found
+
+
+def outdone(space: Space, done: Sequence[Trial], lost: np.ndarray) -> dict[str, tuple[Value, ...]]:
+    """Choice -> values that lose more than the best of their choice, by `SURE` standard errors of a linear model of
+    what each value costs beside all others (ridge regression on indicators, its posterior as standard error)."""
+    pairs = [(name, value) for name, choice in space.choices.items() for value in choice.values]
+    x = np.array([[t.proposal.architecture.get(name) == value for name, value in pairs] for t in done], dtype=float)
+    z = scores(lost)
+    precision = x.T @ x + np.eye(len(pairs))
+    effect = np.linalg.solve(precision, x.T @ (z - z.mean()))
+    spread = np.linalg.inv(precision) * max(float(((z - z.mean() - x @ effect) ** 2).mean()), 1e-9)
+    found: dict[str, tuple[Value, ...]] = {}
+    for name in space.choices:
+        at = [i for i, (each, _) in enumerate(pairs) if each == name]
+        best = min(at, key=effect.__getitem__)
+        apart = [
+            (effect[i] - effect[best]) / max(spread[i, i] + spread[best, best] - 2 * spread[i, best], 1e-12) ** 0.5
+            for i in at
+        ]
+        sure = [i for i, t in zip(at, apart, strict=True) if t > SURE and x[:, i].sum() >= LEAST]
+        gone = sorted(sorted(sure, key=effect.__getitem__)[::-1][: len(at) // 2])  # the worst, half of them at most
+        if gone:
+            found[name] = tuple(pairs[i][1] for i in gone)
+    return found
+
+
+POLICIES: dict[str, Policy] = {"rule": losing, "learned": outdone}
 
 
 def _has(point: Architecture, dropped: Mapping[str, Sequence[Value]]) -> bool:

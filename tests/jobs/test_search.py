@@ -155,10 +155,9 @@ BAD = {
     "both": (["--benchmark", "t:error=t.csv", "--space", "space.json"], "needs a benchmark, or a space"),
     "no such strategy": (["--benchmark", "t:error=t.csv", "--strategy", "magic"], "There are: random"),
     "no such option": (
-        ["--benchmark", "t:error=t.csv", "--strategy", "genetic", "--option", "x=1"],
+        ["--benchmark", "t:error=t.csv", "--strategy", "genetic:x=1"],
         "an option of genetic",
     ),
-    "an option of no value": (["--benchmark", "t:error=t.csv", "--option", "x"], "NAME=VALUE"),
     "no such column": (["--benchmark", "t:error=t.csv", "--objective", "loss"], "is a column of the table"),
     "no such executor": (["--benchmark", "t:error=t.csv", "--executor", "cloud"], "here, processes, ray"),
     "no such tracker": (["--benchmark", "t:error=t.csv", "--track", "paper"], "tensorboard, wandb, mlflow"),

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from archsmith.search import Option, along_front, random_search, regularised_evolution, shrinking, strategy, with_prior
+from archsmith.search import (
+    Option,
+    along_front,
+    local_search,
+    random_search,
+    regularised_evolution,
+    shrinking,
+    strategy,
+    with_prior,
+)
+from archsmith.search.wrap import losing
 from archsmith.space import Architecture, Choice, Condition, Forbidden, Linear, Space
 from archsmith.study import Store
 from archsmith.trial import Proposal, Strategy, Trial
@@ -31,13 +42,18 @@ STRATEGIES: dict[str, Make] = {
         objectives, start=[space.sample(np.random.default_rng(1))]
     ),
     "front": lambda space, objectives: along_front(groups(space)),
-    "shrinking": lambda space, objectives: shrinking(random_search(), objectives, every=5, least=2),
+    "shrinking": lambda space, objectives: shrinking(
+        random_search(), objectives, every=5, policy=partial(losing, least=2)
+    ),
+    "shrinking as learned": lambda space, objectives: shrinking(random_search(), objectives, every=5, policy="learned"),
+    "local by the best neighbour": lambda space, objectives: local_search(objectives, eager=False),
     "prior": lambda space, objectives: with_prior(random_search(), lambda point: len(point), first=6, drawn=30),
 }
-# "boosting" and "transformer" are "bananas" with another learner, which takes longer.
+# "boosting" and "transformer" are "bananas" with another learner, which takes longer; "smac" is asked and told as
+# "pymoo" is, and takes a second a proposal; those with fidelities try a point again, and have tests of their own.
 NAMED = (
     "grid", "local", "annealing", "genetic", "swarm", "q-learning", "deep-q", "reinforce", "ppo", "bayesian", "bananas",
-    "nsga2", "optuna",
+    "nsga2", "optuna", "portfolio", "pymoo",
 )  # fmt: skip
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 
 from archsmith.errors import BadInput
-from archsmith.search import STRATEGIES, nsga2, random_search, strategy
+from archsmith.search import STRATEGIES, local_search, nsga2, random_search, strategy
 from archsmith.search.annealing import walked
-from archsmith.search.gaussian import fit_process, scores
+from archsmith.search.bayesian import first_best
+from archsmith.search.gaussian import Watched, conditioned, fit_process, likely, ridge, scores
 from archsmith.search.genetic import exceeded, roulette, tournament
 from archsmith.search.grid import grid
 from archsmith.search.learners import boosted_trees, mlp_ensemble
 from archsmith.search.meta import learnt_prior
 from archsmith.search.order import standing
+from archsmith.search.portfolio import pick
 from archsmith.search.transformer import transformer_ensemble
-from archsmith.search.wrap import losing, shrinking, with_prior
+from archsmith.search.wrap import Policy, losing, outdone, shrinking, with_prior
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -144,16 +147,84 @@ def test_a_prior_of_earlier_studies_begins_better() -> None:
         learnt_prior(SPACE, [([], ["loss"])])
 
 
-def test_values_that_keep_losing_are_dropped_and_noted() -> None:
-    history = search(shrinking(random_search(), ["loss"], every=20, least=3), 100, 0)
+@pytest.mark.parametrize("policy", [partial(losing, least=3), "learned"])
+def test_values_that_keep_losing_are_dropped_and_noted(policy: str | Policy) -> None:
+    history = search(shrinking(random_search(), ["loss"], every=20, policy=policy), 100, 0)
     notes = [trial.proposal.note["dropped"] for trial in history if trial.proposal.note]
     assert notes and all(loss for loss in notes)
     for trial in history:
         for name, gone in (trial.proposal.note or {}).get("dropped", {}).items():
             assert trial.proposal.architecture[name] not in gone
-    dropped = losing(SPACE, history[:80], ["loss"], 0.5, 3)
-    lost = standing(history[:80], ["loss"])
+    if policy == "learned":  # the best value of each choice is known, and it is never what goes
+        assert not any("abcd"[GOAL[int(name)]] in gone for note in notes for name, gone in note.items())
+        assert len(notes[-1]) >= 4
+    with pytest.raises(BadInput, match="rule, learned"):
+        shrinking(random_search(), ["loss"], policy="magic")
+
+
+def test_a_value_is_dropped_that_was_never_in_the_better_half() -> None:
+    history = search(random_search(), 80, 0)
+    lost = standing(history, ["loss"])
+    dropped = losing(SPACE, history, lost)
     for name, values in dropped.items():
         for value in values:
-            rows = [x for t, x in zip(history[:80], lost, strict=True) if t.proposal.architecture[name] == value]
+            rows = [x for t, x in zip(history, lost, strict=True) if t.proposal.architecture[name] == value]
             assert min(rows) > np.median(lost)
+    worst = next(name for name in SPACE.choices)
+    marked = np.array([10.0 if t.proposal.architecture[worst] == "a" else 1.0 + t.number / 100 for t in history])
+    assert losing(SPACE, history, marked) == {worst: ("a",)} and outdone(SPACE, history, marked)[worst] == ("a",)
+
+
+def test_watched_points_are_told_as_without_a_memory() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.random((300, 6))
+    order = rng.permutation(300)
+    z = scores(points @ np.arange(6.0) + 0.1 * rng.normal(size=300))
+    watched, hypers = Watched(points), [likely(points[:40], z[:40]), likely(points[:90], z[:90])]
+    for count, hyper in ((5, 0), (6, 0), (40, 0), (20, 0), (21, 0), (21, 1), (90, 1)):
+        x = points[order[:count]]
+        process = conditioned(x, z[order[:count]], ridge(x, z[order[:count]]), hypers[hyper])
+        for mine, plain in zip(watched.predict(process), process.predict(points), strict=True):
+            np.testing.assert_allclose(mine, plain, rtol=1e-9, atol=1e-12)
+        believed = process.believing(points[order[count : count + 2]])
+        np.testing.assert_allclose(watched.predict(believed)[0], process.predict(points)[0], atol=1e-9)
+        assert (watched.predict(believed)[1] <= process.predict(points)[1] + 1e-9).all()
+
+
+def test_points_that_are_the_same_are_taken_in_their_order() -> None:
+    assert first_best(np.array([0.1, 0.3, 0.3 + 1e-12, 0.2])) == 1
+    assert first_best(np.array([-np.inf, -2.0, -1.0])) == 2
+
+
+def test_local_search_goes_to_the_best_neighbour_where_it_is_not_eager() -> None:
+    history = search(local_search(["loss"], eager=False), 30, 0)
+    first = history[0].proposal.architecture
+    around = set(SPACE.neighbours(first))
+    assert {trial.proposal.architecture for trial in history[1:25]} == around
+    parents = {trial.proposal.parents for trial in history[25:]}
+    least = min(trial.values["loss"] for trial in history[1:25])
+    assert len(parents) == 1 and history[parents.pop()[0]].values["loss"] == least
+    eager = search(local_search(["loss"]), 30, 0)
+    assert {trial.proposal.parents for trial in eager[1:]} > {(0,)}
+
+
+def test_the_portfolio_picks_by_what_is_known_of_the_task() -> None:
+    small = Space({"a": Choice(range(5)), "b": Choice(range(4))})
+    assert pick(small, ["loss"], 20) == "grid" and pick(small, ["loss"], 19) == "bayesian"
+    assert pick(SPACE, ["loss"], 100, levels=(1.0, 9.0)) == "bohb"
+    assert pick(SPACE, ["loss", "ms"], 100, levels=(1.0, 9.0)) == "bayesian"
+    assert pick(SPACE, ["loss"], 5000) == "evolution" and pick(SPACE, ["loss", "ms"], 5000) == "nsga2"
+    history = search(strategy("portfolio", ["loss"], budget=100), 3, 0)
+    assert {trial.proposal.note["strategy"] for trial in history} == {"bayesian"}
+    assert best(strategy("portfolio", ["loss"], budget=60), 60, 0) < best(random_search(), 60, 0)
+
+
+@pytest.mark.parametrize("name", ["pymoo", "smac"])
+def test_what_another_library_asks_for_goes_on_where_it_stopped(name: str) -> None:
+    pytest.importorskip(name)
+    made, again = strategy(name, ["loss"], budget=40), strategy(name, ["loss"], budget=40)
+    history = search(made, 24, 0)
+    (proposal,) = made(SPACE, history, 1, np.random.default_rng(9))
+    assert again(SPACE, history, 1, np.random.default_rng(9)) == [proposal]
+    assert len({trial.proposal.architecture for trial in history}) == 24
+    assert {trial.proposal.note["seed"] for trial in history} == {history[0].proposal.note["seed"]}
