@@ -122,8 +122,8 @@ def throughput(log: Path) -> float:
 
 
 def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
-    """Trials lost, and trials that came to their end twice, of a study of eight processes: either one is killed at random
-    every two seconds, and another begun, or the server is restarted."""
+    """Trials lost, and trials that came to their end twice, of a study of eight processes: either one is killed at
+    random every two seconds, and another begun, or the server is restarted."""
     rng = np.random.default_rng(0)
 
     def worker() -> subprocess.Popen[bytes]:

@@ -70,7 +70,8 @@ def bayesian_optimisation(
         goal = 0.0
         if len(done) >= max(2, first):
             x, z = pool.vectors(space, [trial.proposal.architecture for trial in done]), weighed(done, objectives, rng)
-            process, goal = fit_process(x, z, hyper(space, done, x)), float(z.min())
+            process = fit_process(x, z, hyper(space, done, x))
+            goal = float(process.predict(x)[0].min())
             if running:
                 process = process.believing(pool.vectors(space, running))
 
