@@ -9,20 +9,16 @@ Any number of processes and machines may run `resume RUN` at once: each takes a 
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from archsmith.errors import BadInput
 from archsmith.evaluate.limited import Limited
+from archsmith.evaluate.named import Named
 from archsmith.evaluate.tabular import Lookup
 from archsmith.jobs.bench import Benchmark, made, parsed
 from archsmith.model.pretrained import read_json
@@ -36,7 +32,7 @@ from archsmith.study.ray_workers import RayWorkers
 from archsmith.study.tensorboard_tracker import TensorBoard
 from archsmith.study.tracker import Tracker
 from archsmith.study.wandb_tracker import WeightsAndBiases
-from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto
+from archsmith.trial import Evaluator, Strategy, Trial, pareto
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "tensorboard": TensorBoard,
@@ -101,34 +97,6 @@ class Asked:
             raise BadInput(law, repr(unknown[0]), "--track", f"there are: {', '.join(TRACKERS)}")
         if min(self.trials, self.workers) < 1:
             raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
-
-
-@dataclass(frozen=True, eq=False)
-class Named:
-    """The evaluator "package.module:name" of the user, found again in every process that it is sent to."""
-
-    spec: str
-    folder: str = field(default_factory=lambda: str(Path.cwd()))
-
-    @cached_property
-    def found(self) -> Evaluator:
-        """The evaluator. Raises `BadInput` where there is none of that name."""
-        module, _, name = self.spec.partition(":")
-        if self.folder not in sys.path:
-            sys.path.insert(0, self.folder)  # like `python -m`: the user's own module lies where the command is run
-        try:
-            evaluator: Evaluator = getattr(importlib.import_module(module), name)
-        except Exception as error:  # the user's code may raise anything
-            law = "an evaluator is package.module:name of a function of a proposal and a generator"
-            raise BadInput(law, f"{type(error).__name__}: {error}", self.spec) from error
-        return evaluator
-
-    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float]:
-        """The user's values."""
-        return self.found(proposal, rng)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "folder": self.folder}
 
 
 def search(out: str | Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:

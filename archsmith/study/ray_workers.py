@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +12,7 @@ from archsmith.study.executor import translated
 
 P = ParamSpec("P")
 T = TypeVar("T")
+REACHED_SECONDS = 10.0
 
 
 class RayWorkers:
@@ -33,6 +35,9 @@ class RayWorkers:
         if self._mine:
             own: dict[str, Any] = {"num_cpus": workers} if address is None else {"address": address}
             try:
+                if address is not None and "://" not in address and ":" in address:
+                    host, _, port = address.rpartition(":")  # Ray itself waits for minutes where nobody listens
+                    socket.create_connection((host, int(port)), timeout=REACHED_SECONDS).close()
                 ray.init(**own, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 law = "a Ray cluster must be there"

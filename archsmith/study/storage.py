@@ -47,7 +47,7 @@ class Storage:
         self._patient = False
         if location.endswith(".journal"):
             Path(location).parent.mkdir(parents=True, exist_ok=True)
-            self._inner: Any = JournalStorage(JournalFileBackend(location))
+            self._inner: Any = JournalStorage(JournalFileBackend(location, lock_obj=_JournalLock(location)))
         else:
             self._rdb = _database(location)
             self._inner = get_storage(self._rdb)
@@ -80,6 +80,22 @@ class Storage:
         if self._rdb is not None:
             self._rdb.remove_session()
             self._rdb.engine.dispose()
+
+
+class _JournalLock:
+    """A lock that goes with its process: Optuna's own stays behind a killed one for half a minute."""
+
+    def __init__(self, location: str) -> None:
+        self._lock = filelock.FileLock(f"{location}.lock")
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._lock.release()
 
 
 def _database(location: str) -> RDBStorage:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -120,11 +121,9 @@ def test_a_killed_search_is_joined_by_two(own: Path, monkeypatch: pytest.MonkeyP
     until = time.monotonic() + 120
     while time.monotonic() < until:
         if (own / "run" / "study.db").exists() and begun.poll() is None:
-            try:
-                if len(Store.read("run/study.db").history()) >= 3:
+            with suppress(BadInput), closing(Store.read("run/study.db")) as store:
+                if len(store.history()) >= 3:
                     break
-            except BadInput:
-                pass
         time.sleep(0.1)
     os.kill(begun.pid, signal.SIGKILL)
     begun.wait()
