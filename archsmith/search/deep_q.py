@@ -22,7 +22,7 @@ from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
 HIDDEN, RATE = 64, 3e-3
-UPDATES, SAMPLED = 8, 32  # gradient steps after each trial, and transitions in each
+UPDATES, SAMPLED = 4, 32  # gradient steps after each trial, and transitions in each
 SLOW = 0.05  # share of the network that the target network moves by
 
 
@@ -107,11 +107,15 @@ def deep_q_learning(objectives: Sequence[str], *, budget: int = 100) -> Strategy
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         network = fold.state(space, history)
         chance = explored(len(usable(history, objectives)), budget)
+        best: dict[tuple[int, ...], int] = {}
 
         def pick(at: int, actions: list[int]) -> int:
             if rng.random() < chance:
                 return int(rng.integers(network.episodes.sizes[at]))
-            return int(network.values(at, actions).argmax())
+            so_far = tuple(actions)
+            if so_far not in best:
+                best[so_far] = int(network.values(at, actions).argmax())
+            return best[so_far]
 
         def draw() -> Architecture:
             return network.episodes.architecture(network.episodes.play(pick))

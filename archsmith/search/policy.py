@@ -91,14 +91,17 @@ class Policy:
         entropy = -(log_BTV.exp() * log_BTV.clamp_min(-50)).sum(-1)
         return (taken * active).sum(1), (entropy * active).sum() / active.sum().clamp_min(1)
 
-    def draw(self, rng: np.random.Generator) -> list[int]:
-        """An episode of the present policy."""
+    def draw(self, rng: np.random.Generator, known: dict[tuple[int, ...], np.ndarray]) -> list[int]:
+        """An episode of the present policy; `known` keeps the chances after decisions that have been drawn before."""
 
         def pick(step: int, actions: list[int]) -> int:
-            padded = torch.tensor([[*actions, *[-1] * (self.episodes.steps - len(actions))]])
-            with torch.no_grad():
-                chance = self.writer(padded)[0, step].exp().double().numpy()[: self.episodes.sizes[step]]
-            return int(rng.choice(len(chance), p=chance / chance.sum()))
+            so_far = tuple(actions)
+            if so_far not in known:
+                padded = torch.tensor([[*actions, *[-1] * (self.episodes.steps - len(actions))]])
+                with torch.no_grad():
+                    chance = self.writer(padded)[0, step].exp().double().numpy()[: self.episodes.sizes[step]]
+                known[so_far] = chance / chance.sum()
+            return int(rng.choice(len(known[so_far]), p=known[so_far]))
 
         return self.episodes.play(pick)
 
@@ -152,9 +155,10 @@ def policy_gradient(
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         policy = fold.state(space, history)
+        known: dict[tuple[int, ...], np.ndarray] = {}
 
         def draw() -> Architecture:
-            return policy.episodes.architecture(policy.draw(rng))
+            return policy.episodes.architecture(policy.draw(rng, known))
 
         return different(history, n, lambda seen: fresh(space, seen, draw, rng))
 

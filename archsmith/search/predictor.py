@@ -1,7 +1,7 @@
 """Predictor-guided search: White et al. 2021, "BANANAS"; a model of the trials so far picks among candidates.
 
 Independent Thompson sampling: for each candidate a value is drawn from what the ensemble says of it, and the least is
-proposed. The model is trained anew whenever the trials have grown by a tenth of the budget.
+proposed. The model is trained anew whenever the trials have grown by two fifths.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 
 # What a model says of any vectors, and of all points of a small space (mean and deviation).
 Told = tuple[Predict, tuple[np.ndarray, np.ndarray] | None]
+GROWN = 1.4
 LEARNERS: dict[str, Learner] = {"mlp": mlp_ensemble, "boosting": boosted_trees}
 
 
@@ -42,7 +43,6 @@ def predictor_search(
         known = f"there are: {', '.join([*LEARNERS, 'transformer'])}"
         raise BadInput("a predictor is one that is known, and has a budget", f"{model!r}, {budget}", "", known)
     first = int(np.clip(budget // 10, 5, 20)) if start is None else start
-    every = max(4, budget // 10)
     pool = Pool(features)
     # A cache of the last one: what is trained is the history's.
     trained: dict[tuple[str, tuple[int, ...]], Told] = {}
@@ -51,7 +51,10 @@ def predictor_search(
         return LEARNERS[model] if model in LEARNERS else transformer_ensemble(space)
 
     def told_by(space: Space, done: Sequence[Trial]) -> Told:
-        known = done[: first + (len(done) - first) // every * every]
+        count = max(2, first)
+        while (more := max(count + 4, round(count * GROWN))) <= len(done):
+            count = more
+        known = done[:count]
         key = (space.hash, tuple(hash((t.number, t.proposal.architecture, *t.values.values())) for t in known))
         if key not in trained:
             trained.clear()

@@ -18,6 +18,7 @@ from archsmith.space import Space
 
 HIDDEN, HEADS, DEPTH = 32, 4, 2
 MEMBERS, EPOCHS, RATE, DECAY = 2, 50, 6e-3, 1e-2
+CHUNK = 1024  # rows that are asked about at once
 ORDER = 1.0  # weight of the order of pairs beside the values
 
 
@@ -59,8 +60,8 @@ def transformer_ensemble(space: Space) -> Learner:
 
         def predict(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():
-                given = torch.from_numpy((asked - centre) / scale).float()
-                told = torch.stack([member(given) for member in members]).double().numpy()
+                parts = torch.from_numpy((asked - centre) / scale).float().split(CHUNK)
+                told = torch.stack([torch.cat([member(part) for part in parts]) for member in members]).double().numpy()
             return told.mean(axis=0), told.std(axis=0) + 1e-6
 
         return predict
