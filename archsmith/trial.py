@@ -75,6 +75,17 @@ class Evaluator(Protocol):
         ...
 
 
+def whole(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that were evaluated in full: without a fidelity, or where all have one, at the highest there is."""
+    plain = [trial for trial in trials if not trial.proposal.fidelity]
+    if plain:
+        return plain
+    most = {
+        name: max(t.proposal.fidelity.get(name, 0.0) for t in trials) for t in trials for name in t.proposal.fidelity
+    }
+    return [trial for trial in trials if dict(trial.proposal.fidelity) == most]
+
+
 def pareto(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
     """The complete trials that no other beats, ascending in the first objective; of equals the earliest.
 

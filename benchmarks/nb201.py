@@ -19,10 +19,11 @@ import torch
 from record import Record, main
 from scipy.stats import kendalltau
 
+from archsmith.evaluate.benchmark import Benchmark
 from archsmith.evaluate.nasbench201 import DATA
 from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import Table
-from archsmith.jobs.bench import Benchmark, made, search
+from archsmith.jobs.bench import made, search
 from archsmith.search.candidates import Pool
 from archsmith.search.gaussian import scores
 from archsmith.search.learners import mlp_ensemble

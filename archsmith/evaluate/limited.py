@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any
 
 import numpy as np
 import psutil
@@ -40,7 +41,6 @@ class Limited:
     evaluator: Evaluator
     minutes: float | None = None
     gigabytes: float | None = None
-    _child: _Child | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, limit in (("minutes", self.minutes), ("gigabytes", self.gigabytes)):
@@ -49,21 +49,24 @@ class Limited:
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float]:
         """The evaluator's values. What it raises comes out as `EvaluationEnded` with its kind and its words."""
-        if self._child is None or not self._child.process.is_alive():
-            self._child = _Child.start(self.evaluator)
-        found = self._child.ask(proposal, rng, self.minutes, self.gigabytes)
+        child = CHILDREN.get(self._key)
+        if child is None or not child.process.is_alive():
+            child = CHILDREN[self._key] = _Child.start(self.evaluator)
+        found = child.ask(proposal, rng, self.minutes, self.gigabytes)
         if isinstance(found, str):
             raise EvaluationEnded(found)
         return found
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        child = CHILDREN.pop(self._key, None)
+        if child is not None:
+            child.end()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_child": None}
+    @cached_property
+    def _key(self) -> bytes:
+        """What its child is kept under: this may be sent to a process anew for each call."""
+        return pickle.dumps(self.evaluator)
 
 
 @dataclass(eq=False)
@@ -95,8 +98,12 @@ class _Child:
         self, proposal: Proposal, rng: np.random.Generator, minutes: float | None, gigabytes: float | None
     ) -> Mapping[str, float] | str:
         """Its values, or why there are none."""
-        self.pipe.send((proposal, rng))
-        return self._wait(minutes, gigabytes, "evaluate")
+        try:
+            self.pipe.send((proposal, rng))
+            return self._wait(minutes, gigabytes, "evaluate")
+        except BaseException:  # its answer, which nobody waits for, must not become the next one's
+            self.end()
+            raise
 
     def _wait(self, minutes: float | None, gigabytes: float | None, doing: str) -> Mapping[str, float] | str:
         began = time.monotonic()
@@ -153,7 +160,7 @@ def _family(pid: int | None) -> list[psutil.Process]:
 
 
 def _serve(evaluator: Evaluator, pipe: Connection, parent: int) -> None:
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    leave_with_parent(parent)
     pipe.send({})
     while True:
         try:
@@ -166,8 +173,18 @@ def _serve(evaluator: Evaluator, pipe: Connection, parent: int) -> None:
             pipe.send(f"{type(error).__name__}: {error}")
 
 
-def _leave_with(parent: int) -> None:
-    """Nobody is left to take the result of a process whose parent was killed."""
+def leave_with_parent(parent: int) -> None:
+    """Let this process and those below it end when its parent does: nobody is left to take what it finds."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
+    for each in _family(os.getpid())[1:]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
     os._exit(1)
+
+
+CHILDREN: dict[bytes, _Child] = {}  # of this process, by what they evaluate

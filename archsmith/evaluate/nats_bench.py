@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from archsmith.errors import BadInput, first_line
 from archsmith.evaluate.nasbench201 import NAMES, SPACE, paths
@@ -97,6 +96,8 @@ def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Results]]]:
             yield str(text), _checked(read_plain(file), file, ())
         return
     if path.suffix == ".pth":
+        import torch  # not needed for the other files, and slow to import where a process evaluates
+
         try:
             whole = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:  # torch has many words for what is wrong with a file

@@ -16,11 +16,31 @@ import numpy as np
 
 from archsmith.errors import BadInput
 
+NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+class Code:
+    """The type of a number, as numpy's pickles name it; of anything else it is nothing."""
+
+    def __init__(self, code: Any = "", *_: Any) -> None:
+        self.code = code if code in NUMBERS else ""
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def number(code: Any = None, data: Any = b"", *_: Any) -> Any:
+    """A number out of its bytes; None where it is none."""
+    if not isinstance(code, Code) or not code.code or not isinstance(data, bytes):
+        return None
+    found = np.frombuffer(data, dtype=f"<{code.code}")
+    return found[0].item() if len(found) == 1 else None
+
+
 ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numpy._core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "scalar"): number,
+    ("numpy._core.multiarray", "scalar"): number,
+    ("numpy", "dtype"): Code,
 }
 
 

@@ -8,65 +8,25 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.evaluate.nasbench101 import read_tfrecord
-from archsmith.evaluate.nasbench201 import read_npz
-from archsmith.evaluate.nats_bench import WHERE, read_size, read_topology
+from archsmith.evaluate.benchmark import Benchmark
 from archsmith.evaluate.replay import Replay, replay
-from archsmith.evaluate.tabular import Table, read_csv
+from archsmith.evaluate.tabular import Table
 from archsmith.report.compared import Curves, write_compared
 from archsmith.search import strategy
 from archsmith.trial import Strategy
 
-
-def read_nb201(path: str, data: str) -> Table:
-    """Arrays (`.npz`), or the official files of NAS-Bench-201 and of NATS-Bench's topology space."""
-    return read_npz(path, data) if path.endswith(".npz") else read_topology(path, data)
-
-
-READERS: dict[str, Callable[[str], Table]] = {
-    "nb101": read_tfrecord,
-    **{f"nb201-{data}": partial(read_nb201, data=data) for data in WHERE},
-    **{f"nats-size-{data}": partial(read_size, data=data) for data in WHERE},
-}
 FIDELITIES = ("asha", "hyperband", "bohb")
 READS_FEATURES = ("portfolio", "bayesian", "bananas", "boosting", "transformer")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A table by name: "nb201-cifar10=FILE", another of `READERS`, or "NAME:COLUMN=FILE.csv"."""
-
-    spec: str
-
-    @property
-    def name(self) -> str:
-        """What stands before the file."""
-        return self.spec.partition("=")[0]
-
-    @property
-    def file(self) -> str:
-        """Where it lies."""
-        return self.spec.partition("=")[2]
-
-    def table(self) -> Table:
-        """Raises `BadInput` for a name that is none, and a file that cannot be read."""
-        column = self.name.partition(":")[2]
-        if not self.file or (self.name not in READERS and not column):
-            law, known = "a benchmark is NAME=FILE", ", ".join(READERS)
-            raise BadInput(law, repr(self.spec), "--benchmark", f"one of {known}, or NAME:COLUMN=FILE.csv")
-        if not Path(self.file).exists():
-            raise BadInput("a benchmark's file must exist", "nothing", self.file, "check the path")
-        return READERS[self.name](self.file) if self.name in READERS else read_csv(self.file, (column,))
 
 
 def bench(
@@ -138,7 +98,7 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
     """
     plain, _, rest = name.partition(":")
     options: dict[str, Any] = {}
-    for each in filter(None, rest.split(",")):
+    for each in filter(None, re.split(r",(?![^\[]*\])", rest)):
         key, sign, value = each.partition("=")
         key, value = (key, value) if sign else ("sampler", key)
         try:

@@ -75,9 +75,9 @@ def gain_of(trials: Sequence[Trial], rows: int) -> float:
         for t in done
         if not t.proposal.fidelity and t.proposal.architecture in short
     ]
-    if not pairs:
+    little, whole = pairs[0] if pairs else (LEAST, LEAST)
+    if max(little, whole) <= LEAST:  # two trials that have lost next to nothing say nothing
         return GAIN
-    little, whole = pairs[0]
     times = -math.log(PROBE["seconds"])
     seen, variance = math.log(little / whole) / times, (1 / little + 1 / whole) * 100 / rows / times**2
     weight = UNSURE**2 / (UNSURE**2 + variance)

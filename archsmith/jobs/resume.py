@@ -24,7 +24,7 @@ def resume(run: str | Path, progress: Progress | None = None, *, allow_code: boo
     """
     progress = progress or Progress()
     if (asked := read_asked(run)) is not None:
-        if asked.allow_code and not allow_code:
+        if (asked.evaluator or asked.allow_code) and not allow_code:
             raise BadInput(LEAVE, str(asked.evaluator), str(run), TRUST)
         follow_search(Path(run), asked, lambda trial: progress.step("search", trial.number + 1, asked.trials))
         return None

@@ -9,18 +9,19 @@ Any number of processes and machines may run `resume RUN` at once: each takes a 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from archsmith.errors import BadInput
+from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
-from archsmith.evaluate.tabular import Lookup
-from archsmith.jobs.bench import Benchmark, made, parsed
+from archsmith.jobs.bench import made, parsed
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
 from archsmith.search import strategy, with_prior
@@ -32,7 +33,7 @@ from archsmith.study.ray_workers import RayWorkers
 from archsmith.study.tensorboard_tracker import TensorBoard
 from archsmith.study.tracker import Tracker
 from archsmith.study.wandb_tracker import WeightsAndBiases
-from archsmith.trial import Evaluator, Strategy, Trial, pareto
+from archsmith.trial import Evaluator, Strategy, Trial, pareto, whole
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "tensorboard": TensorBoard,
@@ -47,7 +48,7 @@ class Asked:
     """What a search was asked to do, as plain data; `plan.json` holds it under "search".
 
     Either `benchmark` (as `bench` takes it), or `space` (a JSON file) with `evaluator` ("package.module:name", which
-    needs `allow_code`) and its `objectives`. `past`: runs of the same space whose trials are learnt from.
+    needs `allow_code`, and lies in `folder`) and its `objectives`. `past`: runs of the same space that are learnt from.
     """
 
     strategy: str = "portfolio"
@@ -68,6 +69,19 @@ class Asked:
     track: tuple[str, ...] = ()
     seed: int = 0
     allow_code: bool = False
+    folder: str = ""
+
+    def anywhere(self) -> Asked:
+        """The same, whatever folder it is gone on with from."""
+        name, sign, file = (self.benchmark or "").partition("=")
+        return replace(
+            self,
+            benchmark=f"{name}{sign}{Path(file).absolute()}" if file else self.benchmark,
+            space=str(Path(self.space).absolute()) if self.space else None,
+            store=str(Path(self.store).absolute()) if self.store and "://" not in self.store else self.store,
+            past=tuple(str(Path(each).absolute()) for each in self.past),
+            folder=self.folder or str(Path.cwd()),
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Asked:
@@ -95,6 +109,14 @@ class Asked:
         if unknown:
             law = "a tracker is one that is known"
             raise BadInput(law, repr(unknown[0]), "--track", f"there are: {', '.join(TRACKERS)}")
+        needed = [*self.track, *(["ray"] if self.executor == "ray" else [])]
+        absent = [name for name in needed if importlib.util.find_spec(name) is None]
+        if absent:
+            law = f"{absent[0]} needs its package"
+            raise BadInput(law, "none", "", f"pip install 'archsmith[{absent[0]}]'")
+        limits = (self.minutes, self.trial_minutes, self.trial_gigabytes)
+        if any(limit is not None and not limit > 0 for limit in limits):
+            raise BadInput("minutes and gigabytes are above 0", ", ".join(str(limit) for limit in limits))
         if min(self.trials, self.workers) < 1:
             raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
 
@@ -105,6 +127,7 @@ def search(out: str | Path, asked: Asked, on_trial: Callable[[Trial], None] | No
     Raises `BadInput` for a request that cannot be carried out; the folder is then as it was.
     """
     asked.check()
+    asked = asked.anywhere()
     _prepared(asked)
     with RunDirectory.create(out, {"search": asdict(asked)}):
         pass  # from here on any process may join
@@ -139,7 +162,7 @@ def follow(out: Path, asked: Asked, on_trial: Callable[[Trial], None] | None = N
             minutes=asked.minutes,
             patience=asked.patience,
         )
-    front = pareto([trial for trial in trials if not trial.proposal.fidelity] or trials, objectives)
+    front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
     return front
 
@@ -172,8 +195,11 @@ def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy
             known = f"there are: {', '.join(table.columns)}"
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
         cold = made(asked.strategy, table, asked.trials, objectives)
-        return table.space, Lookup(table, objectives), objectives, _warmed(asked, table.space, cold)
-    space, evaluator = Space.from_json(read_json(Path(str(asked.space)))), Named(str(asked.evaluator))
+        return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
+    space, evaluator = (
+        Space.from_json(read_json(Path(str(asked.space)))),
+        Named(str(asked.evaluator), asked.folder or str(Path.cwd())),
+    )
     assert evaluator.found is not None
     name, options = parsed(asked.strategy)
     cold = strategy(name, asked.objectives, budget=asked.trials, **options)
@@ -186,7 +212,8 @@ def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
         return cold
     past = []
     for each in asked.past:
-        with closing(Store.read(Path(each) / "study.db")) as store:
+        asked_then = read_asked(each)
+        with closing(Store.read((asked_then and asked_then.store) or Path(each) / "study.db")) as store:
             past.append((store.history(), store.objectives))
     return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10))
 

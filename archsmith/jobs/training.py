@@ -127,7 +127,8 @@ def closing_on(front: Sequence[tuple[float, Architecture]], bound: float, plan: 
     first tried for a shorter while: it tells what longer training gives."""
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        whole = [trial for trial in history if not trial.proposal.fidelity]
+        # What fails in a short trial would fail in a long one.
+        whole = [trial for trial in history if not trial.proposal.fidelity or trial.status == "failed"]
         limit = bound / shrink_of(plan, gain_of(history, rows))
         found = closing_in(front, "drop_points", limit, BEGIN)(space, whole, n, rng)
         if not history and plan.trials >= PROBED:

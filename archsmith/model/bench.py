@@ -149,7 +149,9 @@ class Bench:
                 gradient, leaf.grad = leaf.grad, None
                 if gradient is not None:
                     for axis, i, place in places.get(name, []):
-                        felt[axis, i] = _slope(leaf.detach(), gradient, place, orders[axis])
+                        slope = _slope(leaf.detach(), gradient, place, orders[axis])
+                        if math.isfinite(slope):  # a root of 0 has no slope, and what lies before it may matter
+                            felt[axis, i] = slope
 
             if self._differentiate(given, outputs, learn):
                 found |= {key: max(found[key] or 0.0, effect) for key, effect in felt.items()}

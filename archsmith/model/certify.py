@@ -23,7 +23,9 @@ from archsmith.model.trace import Traced, trace
 # A deviation counts as none below this share of the effect that the same change has where it must show.
 PERMUTED = 1e-2
 SLICED = 1e-3
-ROUNDING = {8: 1e-11, 4: 2e-6}  # bytes of a number -> deviation that rounding alone may make
+ALIKE = 1e-6  # of axes that are tried together on trust: a weak one must not hide behind the strong
+ROUNDING = {8: 1e-11, 4: 2e-6, 2: 2e-3}  # bytes of a number -> deviation that rounding alone may make
+SHOWN = 10.0  # times rounding, from which on an effect shows beside it
 REFUSED = 2  # of axes alike
 OTHERS = 12  # sets of whole numbers that are tried where an axis does not go together with others
 ORDER = ("residual", "heads", "kv_groups", "ffn", "channels", "width")
@@ -95,9 +97,12 @@ def _allowed(effect: float) -> float:
     return PERMUTED * effect if math.isfinite(effect) else 0.0
 
 
-def _equal(error: float, effect: float, rounding: float) -> bool:
-    """Is a deviation none beside an effect that shows? A reference that is not finite proves nothing."""
-    return math.isfinite(error) and math.isfinite(effect) and error <= max(SLICED * effect, rounding) and effect > 0
+def _equal(error: float, effect: float, rounding: float, share: float = SLICED) -> bool:
+    """Is a deviation none beside an effect that shows? A reference that is not finite proves nothing, and neither does
+    a deviation that rounding explains beside an effect that it explains too."""
+    if not (math.isfinite(error) and math.isfinite(effect) and effect > 0):
+        return False
+    return error <= share * effect or (error <= rounding and effect >= SHOWN * rounding)
 
 
 def _unexercised(axis: Axis, effect: Sequence[float], floor: float) -> str:
@@ -159,8 +164,8 @@ class _Slices:
         self.learned: dict[str, list[frozenset[str]]] = {}
         self.hopeless: set[str] = set()  # kinds of which nothing passed after every guess: no more long searches
 
-    def error(self, group: Sequence[Candidate]) -> tuple[bool, float, str]:
-        """Cut a random half of each axis: (equal to the mask, deviation, what went wrong)."""
+    def error(self, group: Sequence[Candidate], share: float = SLICED) -> tuple[bool, float, str]:
+        """Cut a random half of each axis: (equal to the mask but for a share of its effect, deviation, why not)."""
         axes = [candidate.axis for candidate in group]
         keep = {axis.name: _half(axis.size, self.bench.rng) for axis in axes}
         try:
@@ -173,7 +178,7 @@ class _Slices:
             return False, float("inf"), f"no masked reference: {str(failure)[:160]}"
         error = self.bench.differ(real, masked)
         effect = self.bench.differ(masked, self.bench.outputs)
-        equal = _equal(error, effect, ROUNDING[real[0][0].element_size()])
+        equal = _equal(error, effect, ROUNDING[real[0][0].element_size()], share)
         return equal, error, "" if equal else "the cut model differs from the masked one"
 
     def settle(self, group: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
@@ -194,7 +199,7 @@ class _Slices:
                 continue
             settled.append(found)
             rest = [self._guess(other) for other in group[i + 1 :]]
-            equal, error, _ = self.error(rest) if rest else (False, 0.0, "")
+            equal, error, _ = self.error(rest, ALIKE) if rest else (False, 0.0, "")
             if equal:
                 for other in rest:
                     self._accept(other, error, verdicts)
@@ -256,7 +261,7 @@ class _Slices:
                     continue
                 fitted.append(found)
                 rest = [other if found is candidate else self._guess(other) for other in same[i + 1 :]]
-                if rest and self.error([*kept, *fitted, *rest])[0]:
+                if rest and self.error([*kept, *fitted, *rest], ALIKE)[0]:
                     fitted += rest
                     break
         return fitted
@@ -302,8 +307,15 @@ def hold_on(
             verdicts.reject(candidate.axis.name, "on longer inputs with padding it is no width of its own")
     same = [changed(found[c.axis.name], axis=c.axis) for c in certified if c.axis.name in found]
     bench.tell_units_apart([candidate.axis for candidate in same])
-    kept = {candidate.axis.name for candidate in _Slices(bench, traced).together(same, verdicts)}
-    return [candidate for candidate in certified if candidate.axis.name in kept]
+    kept = {candidate.axis.name: candidate.axis for candidate in _Slices(bench, traced).together(same, verdicts)}
+    held: list[Candidate] = []
+    for candidate in certified:
+        now = kept.get(candidate.axis.name)
+        if now is not None and now.integers == candidate.axis.integers:
+            held.append(candidate)
+        elif now is not None:
+            verdicts.reject(candidate.axis.name, "on longer inputs with padding other whole numbers go with it")
+    return held
 
 
 def _with(candidate: Candidate, integers: tuple[tuple[str, str], ...]) -> Candidate:
@@ -319,7 +331,9 @@ def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdict
     passed: list[Branch] = []
     for kind in ("attention", "ffn"):
         group = [branch for branch in branches if branch.kind == kind]
-        if len(group) > 1 and _skipped(bench, group, verdicts):
+        # All at once, and each half beside the other: what one leaves for another is missed when that one still runs.
+        parts = [group, group[: len(group) // 2], group[len(group) // 2 :]]
+        if len(group) > 1 and all(_skipped(bench, part, verdicts) for part in parts):
             passed += group
         else:
             passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]

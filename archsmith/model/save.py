@@ -29,6 +29,7 @@ from archsmith.model import modeling_archsmith, stubs
 from archsmith.model.difference import base_class, difference, fitted
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import load_saved, without_record
+from archsmith.model.running import deviation
 from archsmith.model.sentence import write_pooling
 from archsmith.model.wide import computed_wide
 
@@ -261,10 +262,7 @@ def _disagreement(model: nn.Module, back: nn.Module, example: Mapping[str, Tenso
             found = leaves(back(**example))
         except Exception as error:  # forward reads the config too, and raises whatever it misses there
             return f"the loaded model does not run on the example ({type(error).__name__}: {error})"
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape or (one - other).abs().max() > TOLERANCE * one.abs().max().clamp(min=1e-12):
-            return "the outputs on the example differ"
-    return None
+    return None if deviation(found, expected) <= TOLERANCE else "the outputs on the example differ"
 
 
 def leaves(output: Any) -> list[Tensor]:
@@ -299,7 +297,6 @@ def _save_module(
     back = load_exported(folder / "model.pt2", allow_code=True)
     state = load_file(folder / "model.safetensors")
     with torch.no_grad():
-        pairs = list(zip(leaves(model(**example)), leaves(back(**example)), strict=True))
-    same = all(torch.allclose(one, other, rtol=0, atol=TOLERANCE * float(one.abs().max())) for one, other in pairs)
+        same = deviation(leaves(back(**example)), leaves(model(**example))) <= TOLERANCE
     if not same or any(name not in model.state_dict() for name in state):
         raise ArchsmithError(f"a saved model computes what the cut model computes; the export differs at {folder}")

@@ -44,7 +44,7 @@ def asked_and_told(objectives: Sequence[str], begin: Callable[[Space, int], AskT
             kept.clear()
             kept[space.hash, seed] = optimiser, told
         batch = optimiser.ask()
-        for _ in range(ROUNDS):
+        for _ in range(len(known) + ROUNDS):  # those that led here, and then some
             if not all(each in known for each in batch):
                 break
             values = [known[each] for each in batch]

@@ -33,12 +33,15 @@ def local_search(objectives: Sequence[str], *, start: int = 1, eager: bool = Tru
         )
         around = [] if here is None else list(space.neighbours(here.proposal.architecture))
 
+        waiting = any(trial.status == "running" and trial.proposal.architecture in around for trial in climb)
+
         def choose(seen: set[Architecture]) -> Proposal | None:
             left = [each for each in around if each not in seen]
             if here is not None and left:
                 return Proposal(left[int(rng.integers(len(left)))], parents=(here.number,))
             point = fresh(space, seen, lambda: space.sample(rng), rng)
-            begins = not climb or len(climb) >= start
+            # Not while neighbours are being tried: one of them may be better.
+            begins = not climb or (len(climb) >= start and not waiting)
             return None if point is None else Proposal(point, note={"restart": begins})
 
         return different(history, n, choose)

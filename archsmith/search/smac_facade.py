@@ -64,11 +64,13 @@ class _Facade(AskTell):
     def tell(self, values: Sequence[Values | None]) -> None:
         """Its values; a failed one is told to be as bad as the worst."""
         from smac.runhistory.dataclasses import TrialValue
+        from smac.runhistory.enumerations import StatusType
 
         (found,) = values
         self._worst = tuple(max(pair) for pair in zip(self._worst, found or self._worst, strict=True))
         cost = list(found or self._worst)
-        self._facade.tell(self._asked, TrialValue(cost=cost if len(cost) > 1 else cost[0]))
+        status = StatusType.SUCCESS if found else StatusType.CRASHED
+        self._facade.tell(self._asked, TrialValue(cost=cost if len(cost) > 1 else cost[0], status=status))
         self._asked = None
 
 

@@ -60,7 +60,7 @@ def transformer_ensemble(space: Space) -> Learner:
 
         def predict(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():
-                parts = torch.from_numpy((asked - centre) / scale).float().split(CHUNK)
+                parts = torch.split(torch.from_numpy((asked - centre) / scale).float(), CHUNK)
                 told = torch.stack([torch.cat([member(part) for part in parts]) for member in members]).double().numpy()
             return told.mean(axis=0), told.std(axis=0) + 1e-6
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
+
+from archsmith.evaluate.limited import leave_with_parent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,7 +86,8 @@ class LocalProcesses:
             self._drop(slot)
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
-        pool = self._pools[slot] or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = self._pools[slot] or ProcessPoolExecutor(1, context, leave_with_parent, (os.getpid(),))
         self._pools[slot] = pool
         return pool
 

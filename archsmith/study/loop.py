@@ -16,7 +16,7 @@ from archsmith.errors import BadInput
 from archsmith.space import Space
 from archsmith.study.executor import Executor, Inline, WorkerDied
 from archsmith.study.store import Store
-from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto
+from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto, whole
 
 LOOK_SECONDS = 2.0  # between looks at what other processes do, where there is nothing to begin
 
@@ -122,7 +122,7 @@ def is_stuck(history: Sequence[Trial], objectives: Sequence[str], patience: int)
     >>> is_stuck(told, ["loss"], 2), is_stuck(told, ["loss"], 3)
     (True, False)
     """
-    done = [trial for trial in history if trial.status != "running" and not trial.proposal.fidelity]
+    done = whole([trial for trial in history if trial.status != "running"])
     if len(done) <= patience:
         return False
     before, last = done[:-patience], pareto(done[-patience:], objectives)

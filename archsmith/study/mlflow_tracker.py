@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from archsmith.errors import BadInput, first_line
@@ -36,10 +37,15 @@ class MLflow(Tracker):
         """A run with the trial's choices as parameters and its values as metrics."""
         run = self._client.create_run(self._experiment, run_name=f"trial-{trial.number}")
         for name, value in told(trial).items():
-            self._client.log_param(run.info.run_id, name, value)
+            self._client.log_param(run.info.run_id, _plain(name), value)
         for name, value in {**trial.values, "seconds": trial.seconds}.items():
-            self._client.log_metric(run.info.run_id, name, value)
+            self._client.log_metric(run.info.run_id, _plain(name), value)
         self._client.set_terminated(run.info.run_id, "FINISHED" if trial.status == "complete" else "FAILED")
+
+
+def _plain(name: str) -> str:
+    """A name as MLflow allows it."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def _file(folder: str | Path) -> str:

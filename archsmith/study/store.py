@@ -26,6 +26,7 @@ from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, plain_errors, qu
 from archsmith.trial import Proposal, Status, Trial
 
 SCHEMA = 1
+OPEN: set[str] = set()  # the stores of this process that have not been closed
 ATTEMPTS = 3  # workers that may die of a trial before it has failed
 STATUS: Mapping[TrialState, Status] = {
     TrialState.COMPLETE: "complete",
@@ -49,7 +50,8 @@ class Store:
         self._trials: list[Trial] = []
         self._ids: dict[int, int] = {}
         self._mine: set[int] = set()
-        self._me = {**_this_process(), "store": uuid.uuid4().hex}
+        self._me: dict[str, Any] = {**_this_process(), "store": uuid.uuid4().hex}
+        OPEN.add(self._me["store"])
         self._closed = threading.Event()
         if storage.beats:
             threading.Thread(target=self._beat, daemon=True).start()
@@ -168,9 +170,8 @@ class Store:
                 break
             trial_id = self._ids[trial.number]
             worker = self._worker(trial.number)
-            # A write that was repeated because its answer was lost may have made a trial that nobody runs.
-            mine = worker.get("store") == self._me["store"]
-            if alone or mine or trial_id in stale or _is_dead(worker):
+            elsewhere_stale = trial_id in stale and worker.get("host") != self._me["host"]
+            if alone or self._left_here(worker) or elsewhere_stale or _is_dead(worker):
                 attempt = int(worker.get("attempt", 1)) + 1
                 if attempt > ATTEMPTS and not alone:
                     self.finish(trial.number, {}, 0.0, f"its worker died, {ATTEMPTS} times")
@@ -180,6 +181,12 @@ class Store:
                 self._own(trial.number)
                 orphans.append(trial)
         return orphans
+
+    def _left_here(self, worker: Mapping[str, Any]) -> bool:
+        """Whether a trial of this process is run by nobody: a write was repeated because its answer was lost, or the
+        study that ran it was broken off and closed."""
+        same = all(worker.get(key) == self._me[key] for key in ("host", "pid", "born"))
+        return same and (worker["store"] == self._me["store"] or worker["store"] not in OPEN)
 
     def awaited(self) -> bool:
         """Whether trials run in other processes whose death would be noticed here."""
@@ -194,6 +201,7 @@ class Store:
 
     def close(self) -> None:
         """Stop the heartbeat and let go of the file or the connection."""
+        OPEN.discard(self._me["store"])
         self._closed.set()
         self._storage.close()
 

@@ -30,10 +30,11 @@ class WeightsAndBiases(Tracker):
         except wandb.errors.Error as error:
             law, remedy = "Weights & Biases must let a run begin", "run `wandb login`, or set WANDB_MODE=offline"
             raise BadInput(law, first_line(error), "", remedy) from error
+        self._run.define_metric("*", step_metric="trial")  # trials end in any order, and W&B's own steps only rise
 
     def on_trial(self, trial: Trial) -> None:
-        """The trial's values and choices as a step of its number."""
-        self._run.log({**trial.values, **told(trial), "seconds": trial.seconds}, step=trial.number)
+        """The trial's values and choices over its number."""
+        self._run.log({**trial.values, **told(trial), "seconds": trial.seconds, "trial": trial.number})
 
     def close(self) -> None:
         """End the run."""
