@@ -196,10 +196,8 @@ def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
         cold = made(asked.strategy, table, asked.trials, objectives)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
-    space, evaluator = (
-        Space.from_json(read_json(Path(str(asked.space)))),
-        Named(str(asked.evaluator), asked.folder or str(Path.cwd())),
-    )
+    space = Space.from_json(read_json(Path(str(asked.space))))
+    evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     assert evaluator.found is not None
     name, options = parsed(asked.strategy)
     cold = strategy(name, asked.objectives, budget=asked.trials, **options)

@@ -186,7 +186,7 @@ class Store:
         """Whether a trial of this process is run by nobody: a write was repeated because its answer was lost, or the
         study that ran it was broken off and closed."""
         same = all(worker.get(key) == self._me[key] for key in ("host", "pid", "born"))
-        return same and (worker["store"] == self._me["store"] or worker["store"] not in OPEN)
+        return same and (worker.get("store") == self._me["store"] or worker.get("store") not in OPEN)
 
     def awaited(self) -> bool:
         """Whether trials run in other processes whose death would be noticed here."""

@@ -101,6 +101,11 @@ def test_an_evaluator_of_the_user_within_limits(own: Path) -> None:
     code, told = call("resume", "run")
     assert code == 2 and "--allow-code" in told
     assert call("resume", "run", "--allow-code")[0] == 0
+    plan = json.loads((own / "run" / "plan.json").read_text())
+    plan["search"]["allow_code"] = False  # as somebody may send it who wants their code to run
+    (own / "run" / "plan.json").write_text(json.dumps(plan))
+    code, told = call("resume", "run")
+    assert code == 2 and "--allow-code" in told
 
 
 def test_a_killed_search_is_joined_by_two(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +152,16 @@ def test_a_past_run_comes_first(table: Path, tmp_path: Path) -> None:
     search(tmp_path / "cold", Asked(benchmark=f"t:error={table}", strategy="random", trials=6, seed=5))
     first = [Store.read(tmp_path / name / "study.db").history()[0].values["error"] for name in ("warm", "cold")]
     assert first[0] <= 2.0 < first[1]
+
+
+def test_a_table_is_searched_in_processes_from_any_folder(own: Path, table: Path) -> None:
+    arguments = ["--benchmark", "t:error=t.csv", "--strategy", "random", "--trials", 4, "--workers", 2]
+    code, told = call("search", *arguments, "--out", "run")
+    assert code == 0 and "4 complete" in told
+    (own / "elsewhere").mkdir()
+    os.chdir(own / "elsewhere")
+    assert call("resume", own / "run")[0] == 0
+    assert not list((own / "elsewhere").iterdir())
 
 
 BAD = {

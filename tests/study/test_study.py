@@ -156,6 +156,15 @@ def test_ctrl_c_stops_a_study_that_then_goes_on(tmp_path: Path) -> None:
         run(SMALL, evolution, interrupted, trials=9, store=tmp_path / "s.db", seed=0, objectives=["loss"])
     record = Store.read(tmp_path / "s.db")
     assert [trial.status for trial in record.history()] == ["complete"] * 5 + ["running"]
+    record.close()
+
+    def plain(proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float]:
+        return {"loss": float(proposal.architecture["a"])}
+
+    # The same process goes on, as in a notebook: nobody runs the sixth any more.
+    went_on = run(SMALL, evolution, plain, trials=9, store=tmp_path / "s.db", seed=0, objectives=["loss"])
+    whole = run(SMALL, evolution, plain, trials=9, store=tmp_path / "t.db", seed=0, objectives=["loss"])
+    assert outline(went_on) == outline(whole)
 
 
 def bad_file(path: Path) -> Path:

@@ -66,6 +66,9 @@ def test_mlflow_holds_a_run_a_trial(tmp_path: Path) -> None:
         "fidelity.epochs": "3.0",
     }
     assert runs[2].data.params["error"] == "ValueError: too wide"
+    tracker.on_trial(Trial(3, Proposal(Architecture({"0->1": "skip"})), "complete", {"val_error@12": 1.0}))
+    written = next(run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "trial-3")
+    assert written.data.params["choice.0-_1"] == "skip" and written.data.metrics["val_error_12"] == 1.0
     again = MLflow(tmp_path)  # a study that goes on
     again.on_trial(TRIALS[0])
-    assert len(client.search_runs([experiment.experiment_id])) == 4
+    assert len(client.search_runs([experiment.experiment_id])) == 5
