@@ -59,7 +59,9 @@ def asked_and_told(objectives: Sequence[str], begin: Callable[[Space, int], AskT
         ended = [trial for trial in history if trial.status != "running"]
         known = {t.proposal.architecture: _values(t, objectives) for t in ended}
         seen = {trial.proposal.architecture for trial in history}
-        found = list(dict.fromkeys(each for each in led(space, seed, known) if each not in seen))[:n]
+        able = any(len(choice.values) > 1 for choice in space.choices.values())  # else there is nothing to optimise
+        asked = led(space, seed, known) if able else []
+        found = list(dict.fromkeys(each for each in asked if each not in seen))[:n]
         seen.update(found)
         while len(found) < n and (other := fresh(space, seen, lambda: space.sample(rng), rng)) is not None:
             found.append(other)
