@@ -37,7 +37,9 @@ postgresql:
 	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
 	  || echo "no PostgreSQL here: its tests will be skipped"
 
-# Two processes: most tests keep one thread busy. A file's tests stay together, for what they share.
+# Two processes of one thread each: two of two threads wait for one another. A file's tests stay together, for what they
+# share.
+test: export OMP_NUM_THREADS := 1
 test: browser postgresql check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 

@@ -200,7 +200,7 @@ def search(
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many without anything new.")] = None,
     trial_minutes: Annotated[float | None, typer.Option(help="Wall-clock of one trial.")] = None,
     trial_gigabytes: Annotated[float | None, typer.Option(help="Memory of one trial, GiB.")] = None,
-    executor: Annotated[str, typer.Option(help="here, processes or ray.")] = "here",
+    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
     store: Annotated[str | None, typer.Option(help="A file or a database URL. Default: RUN/study.db.")] = None,

@@ -39,12 +39,13 @@ class Sleeper:
     """Sleeps, and writes down when it began and when it ended."""
 
     log: str
+    seconds: float
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """The sum of the choices."""
         point = "".join(str(proposal.architecture[name]) for name in SPACE.choices)
         self.say("begin", point)
-        time.sleep(SECONDS)
+        time.sleep(self.seconds)
         self.say("end", point)
         return {"loss": float(sum(map(int, point)))}
 
@@ -55,9 +56,11 @@ class Sleeper:
         os.close(descriptor)
 
 
-def search(store: str, log: Path, trials: int, executor: Executor | None = None) -> list[Trial]:
+def search(
+    store: str, log: Path, trials: int, seconds: float = SECONDS, executor: Executor | None = None
+) -> list[Trial]:
     """The study, or this process's part of it."""
-    evaluate = Sleeper(str(log))
+    evaluate = Sleeper(str(log), seconds)
     return run_study(
         SPACE, random_search(), evaluate, trials=trials, store=store, seed=0, objectives=["loss"], executor=executor
     )
@@ -75,7 +78,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
             for where, location in stores.items():
                 fresh(started)
                 log = folder / f"{where}-{kind[2:5]}.log"
-                history = search(location.format(kind[2:5]), log, TRIALS, make())
+                history = search(location.format(kind[2:5]), log, TRIALS, executor=make())
                 assert len(history) == TRIALS and all(trial.status == "complete" for trial in history)
                 kept = throughput(log)
                 must = None if where == "SQLite" else kept >= KEPT
@@ -121,15 +124,17 @@ def throughput(log: Path) -> float:
     return ended * SECONDS / (last - begun) / WORKERS
 
 
+def worker(store: str, log: Path, trials: int, seconds: float = SECONDS) -> subprocess.Popen[bytes]:
+    """A process of its own that takes part in a study."""
+    return subprocess.Popen([sys.executable, __file__, "worker", store, str(log), str(trials), str(seconds)])
+
+
 def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
     """Trials lost, and trials that came to their end twice, of a study of eight processes: either one is killed at
     random every two seconds, and another begun, or the server is restarted."""
     rng = np.random.default_rng(0)
 
-    def worker() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, __file__, "worker", store, str(log)])
-
-    workers = [worker() for _ in range(WORKERS)]
+    workers = [worker(store, log, KILLED_TRIALS) for _ in range(WORKERS)]
     while len({pid for *_, pid in lines(log)}) < WORKERS:
         time.sleep(0.2)
     for _ in range(3 if restarted else KILLS):
@@ -140,7 +145,7 @@ def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
         at = int(rng.integers(WORKERS))
         os.kill(workers[at].pid, signal.SIGKILL)
         threading.Thread(target=workers[at].wait).start()
-        workers[at] = worker()
+        workers[at] = worker(store, log, KILLED_TRIALS)
     codes = [each.wait(600) for each in workers]
     assert codes == [0] * WORKERS, codes
     opened = Store.read(store)
@@ -154,6 +159,6 @@ def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
-        search(sys.argv[2], Path(sys.argv[3]), KILLED_TRIALS)
+        search(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
     else:
         main("scale", run)

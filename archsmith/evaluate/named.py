@@ -15,6 +15,8 @@ import numpy as np
 from archsmith.errors import BadInput
 from archsmith.trial import Evaluator, Proposal
 
+LAW = "an evaluator is package.module:name of a function of a proposal and a generator"
+
 
 @dataclass(frozen=True, eq=False)
 class Named:
@@ -32,9 +34,14 @@ class Named:
         try:
             evaluator: Evaluator = getattr(importlib.import_module(module), name)
         except Exception as error:  # the user's code may raise anything
-            law = "an evaluator is package.module:name of a function of a proposal and a generator"
-            raise BadInput(law, f"{type(error).__name__}: {error}", self.spec) from error
+            raise BadInput(LAW, f"{type(error).__name__}: {error}", self.spec) from error
+        if not callable(evaluator):
+            raise BadInput(LAW, type(evaluator).__name__, self.spec)
         return evaluator
+
+    def check(self) -> None:
+        """Raise `BadInput` where there is no evaluator of that name."""
+        _ = self.found
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float]:
         """The user's values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsmith.errors import BadInput
-from archsmith.jobs.search import read_asked
+from archsmith.jobs.search import read_asked, store_of
 
 
 def dashboard(path: str | Path, port: int = 8080) -> None:
@@ -24,8 +24,7 @@ def dashboard(path: str | Path, port: int = 8080) -> None:
 
 def study_of(path: str | Path) -> str:
     """Where the study of a run is, as Optuna writes it: a URL, or the path of a journal."""
-    asked = read_asked(path)
-    store = (asked.store if asked else None) or str(Path(path) / "study.db")
+    store = store_of(path, read_asked(path))
     if "://" in store:
         return store
     if not Path(store).is_file():

@@ -40,7 +40,8 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
 }
-EXECUTORS = ("here", "processes", "ray")
+EXECUTORS = ("local", "ray")
+Prepared = tuple[Space, Evaluator, tuple[str, ...], Strategy]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Asked:
     evaluator: str | None = None
     objectives: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
-    executor: str = "here"
+    executor: str = "local"
     workers: int = 1
     address: str | None = None
     store: str | None = None
@@ -128,16 +129,19 @@ def search(out: str | Path, asked: Asked, on_trial: Callable[[Trial], None] | No
     """
     asked.check()
     asked = asked.anywhere()
-    _prepared(asked)
+    prepared = _prepared(asked)
     with RunDirectory.create(out, {"search": asdict(asked)}):
         pass  # from here on any process may join
-    return follow(Path(out), asked, on_trial)
+    return _worked(Path(out), asked, prepared, on_trial)
 
 
 def follow(out: Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
-    """Join a search, or go on with it."""
-    space, evaluator, objectives, chosen = _prepared(asked)
-    store = asked.store or str(out / "study.db")
+    """Join a search, or go on with it; its front, by the first objective."""
+    return _worked(out, asked, _prepared(asked), on_trial)
+
+
+def _worked(out: Path, asked: Asked, prepared: Prepared, on_trial: Callable[[Trial], None] | None) -> list[Trial]:
+    space, evaluator, objectives, chosen = prepared
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -154,7 +158,7 @@ def follow(out: Path, asked: Asked, on_trial: Callable[[Trial], None] | None = N
             chosen,
             evaluator,
             trials=asked.trials,
-            store=store,
+            store=store_of(out, asked),
             seed=asked.seed,
             objectives=objectives,
             executor=_executor(asked),
@@ -185,7 +189,12 @@ def read_asked(path: str | Path) -> Asked | None:
     return Asked.from_json(found["search"]) if "search" in found else None
 
 
-def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy]:
+def store_of(run: str | Path, asked: Asked | None) -> str:
+    """Where the study of a run is: a file or a URL."""
+    return (asked.store if asked else None) or str(Path(run) / "study.db")
+
+
+def _prepared(asked: Asked) -> Prepared:
     """Space, evaluator, objectives and strategy. Raises `BadInput` for what cannot be used."""
     if asked.benchmark is not None:
         table = Benchmark(asked.benchmark).table()
@@ -198,7 +207,7 @@ def _prepared(asked: Asked) -> tuple[Space, Evaluator, tuple[str, ...], Strategy
         return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
     space = Space.from_json(read_json(Path(str(asked.space))))
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
-    assert evaluator.found is not None
+    evaluator.check()
     name, options = parsed(asked.strategy)
     cold = strategy(name, asked.objectives, budget=asked.trials, **options)
     return space, evaluator, asked.objectives, _warmed(asked, space, cold)
@@ -210,8 +219,7 @@ def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
         return cold
     past = []
     for each in asked.past:
-        asked_then = read_asked(each)
-        with closing(Store.read((asked_then and asked_then.store) or Path(each) / "study.db")) as store:
+        with closing(Store.read(store_of(each, read_asked(each)))) as store:
             past.append((store.history(), store.objectives))
     return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10))
 
@@ -219,4 +227,4 @@ def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
 def _executor(asked: Asked) -> Executor:
     if asked.executor == "ray":
         return RayWorkers(asked.workers, asked.address)
-    return LocalProcesses(asked.workers) if asked.executor == "processes" or asked.workers > 1 else Inline()
+    return LocalProcesses(asked.workers) if asked.workers > 1 else Inline()

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from archsmith.errors import BadInput
-from archsmith.search.candidates import Features, Pool
+from archsmith.search.candidates import Features, Pool, learnt_from
 from archsmith.search.fresh import different, fresh
 from archsmith.search.gaussian import Hyper, Process, Watched, fit_process, likely, scores
 from archsmith.search.order import standing, usable
@@ -52,9 +52,7 @@ def bayesian_optimisation(
 
     def hyper(space: Space, done: Sequence[Trial], x: np.ndarray) -> Hyper:
         """Chosen anew whenever the trials have grown by a tenth."""
-        count = first
-        while (more := max(count + 1, round(count * GROWN))) <= len(done):
-            count = more
+        count = learnt_from(len(done), first, GROWN)
         key = (space.hash, tuple(hash((t.proposal.architecture, *t.values.values())) for t in done[:count]))
         if key not in settled:
             settled.clear()
@@ -77,7 +75,7 @@ def bayesian_optimisation(
 
         def choose(seen: set[Architecture]) -> Architecture | None:
             nonlocal process
-            whole = pool.whole(space)
+            whole = None if process is None else pool.whole(space)
             if process is None or (whole is not None and not whole.unseen(seen).any()):
                 return fresh(space, seen, lambda: space.sample(rng), rng)
             if whole is not None:

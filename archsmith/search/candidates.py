@@ -45,6 +45,19 @@ def candidates(
     return list(found)
 
 
+def learnt_from(done: int, first: int, grown: float, least: int = 1) -> int:
+    """How many of `done` trials a model has seen that is begun with `first` and trained anew whenever they have grown
+    by a factor, and by `least` at the least.
+
+    >>> [learnt_from(done, 10, 1.4) for done in (10, 13, 14, 19, 20)]
+    [10, 10, 14, 14, 20]
+    """
+    count = first
+    while (more := max(count + least, round(count * grown))) <= done:
+        count = more
+    return count
+
+
 class Pool:
     """What a model is asked about, with feature vectors: the whole of a small space, and candidates of a large one.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from archsmith.errors import BadInput
 from archsmith.search.bayesian import PARENTS, weighed
-from archsmith.search.candidates import Features, Pool
+from archsmith.search.candidates import Features, Pool, learnt_from
 from archsmith.search.fresh import different, fresh
 from archsmith.search.learners import Learner, Predict, boosted_trees, mlp_ensemble
 from archsmith.search.order import standing, usable
@@ -51,10 +51,7 @@ def predictor_search(
         return LEARNERS[model] if model in LEARNERS else transformer_ensemble(space)
 
     def told_by(space: Space, done: Sequence[Trial]) -> Told:
-        count = max(2, first)
-        while (more := max(count + 4, round(count * GROWN))) <= len(done):
-            count = more
-        known = done[:count]
+        known = done[: learnt_from(len(done), max(2, first), GROWN, 4)]
         key = (space.hash, tuple(hash((t.number, t.proposal.architecture, *t.values.values())) for t in known))
         if key not in trained:
             trained.clear()

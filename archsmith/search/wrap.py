@@ -14,9 +14,8 @@ from archsmith.space import Architecture, Space, Value
 from archsmith.trial import Proposal, Strategy, Trial
 
 Prior = Callable[[Architecture], float]
-Policy = Callable[
-    [Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, ...]]
-]  # trials and what each lost -> values
+# Trials and what each lost, (n,) minimised -> choice -> the values to drop.
+Policy = Callable[[Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, ...]]]
 LEAST, SURE = 5, 3.0  # times that a value was tried, and standard errors, before it is dropped
 
 

@@ -74,7 +74,7 @@ def run(
         """What to evaluate now: what lost its worker, then new proposals."""
         free = executor.workers - len(running)
         with nullcontext() if alone else record.turn():
-            found = record.adopt_orphans(alone, free)
+            found = record.adopt_orphans(alone, free) if time.monotonic() < until else []
             while len(found) < free and time.monotonic() < until:
                 history = record.history()
                 if patience is not None and is_stuck(history, objectives, patience):
@@ -127,11 +127,9 @@ def is_stuck(history: Sequence[Trial], objectives: Sequence[str], patience: int)
         return False
     before, last = done[:-patience], pareto(done[-patience:], objectives)
     points = np.array([[t.values[name] for name in objectives] for t in before if t.status == "complete"])
-    return (
-        all((points <= [t.values[name] for name in objectives]).all(axis=1).any() for t in last)
-        if len(points)
-        else False
-    )
+    if not len(points):
+        return False
+    return all((points <= [t.values[name] for name in objectives]).all(axis=1).any() for t in last)
 
 
 def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> Outcome:

@@ -173,12 +173,16 @@ BAD = {
         "an option of genetic",
     ),
     "no such column": (["--benchmark", "t:error=t.csv", "--objective", "loss"], "is a column of the table"),
-    "no such executor": (["--benchmark", "t:error=t.csv", "--executor", "cloud"], "here, processes, ray"),
+    "no such executor": (["--benchmark", "t:error=t.csv", "--executor", "cloud"], "local, ray"),
     "no such tracker": (["--benchmark", "t:error=t.csv", "--track", "paper"], "tensorboard, wandb, mlflow"),
     "no objective": (["--space", "space.json", "--evaluator", "my_evaluator:evaluate", "--allow-code"], "--objective"),
     "no evaluator": (
         ["--space", "space.json", "--evaluator", "nowhere:f", "--objective", "x", "--allow-code"],
         "package.module:name",
+    ),
+    "an evaluator that is none": (
+        ["--space", "space.json", "--evaluator", "my_evaluator:silent", "--objective", "x", "--allow-code"],
+        "found NoneType",
     ),
     "no space in the file": (
         ["--space", "t.csv", "--evaluator", "my_evaluator:evaluate", "--objective", "x", "--allow-code"],

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import kill_worker
 import numpy as np
 import pytest
-from kill_worker import SPACE, Sleeper, work
 from postgresql import programs, server
+from scale import lines, search, worker
 
 from archsmith.search import random_search
 from archsmith.space import Architecture, Choice, Space
@@ -40,39 +39,31 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / request.param)
 
 
-def worker(*words: object) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, kill_worker.__file__, *map(str, words)])
-
-
 def test_three_processes_share_a_study_and_one_is_killed(tmp_path: Path, location: str) -> None:
-    trials, log = 30, tmp_path / "log"
-    others = [worker(location, trials, log, 0.2) for _ in range(2)]
-    until = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("begin") >= 4) and time.monotonic() < until:
+    trials, log = 40, tmp_path / "log"
+    others = [worker(location, log, trials, 0.2) for _ in range(2)]
+    until, busy = time.monotonic() + 120, list[int]()
+    while (len({pid for *_, pid in lines(log)}) < 2 or not busy) and time.monotonic() < until:
+        ended = {(point, pid) for _, what, point, pid in lines(log) if what == "end"}
+        busy = [pid for _, what, point, pid in lines(log) if what == "begin" and (point, pid) not in ended]
         time.sleep(0.02)
-    begun = [line.split() for line in log.read_text().splitlines()]
-    ends = {(point, pid) for _, what, point, pid in begun if what == "end"}
-    busy = [int(pid) for _, what, point, pid in begun if what == "begin" and (point, pid) not in ends]
     killed = busy[-1]
     os.kill(killed, signal.SIGKILL)
-    history = work(location, trials, log, 0.2)
+    history = search(location, log, trials, 0.2)
     for each in others:
         each.wait(60)
     assert [trial.number for trial in history] == list(range(trials))
     assert {trial.status for trial in history} == {"complete"}
     points = ["".join(str(v) for v in trial.proposal.architecture.values()) for trial in history]
     assert len(set(points)) == trials
-    lines = [line.split() for line in log.read_text().splitlines()]
-    assert Counter(point for _, what, point, _ in lines if what == "end") == Counter(points)
-    assert len({pid for *_, pid in lines}) == 3
-    begins = Counter(point for _, what, point, _ in lines if what == "begin")
+    written = lines(log)
+    assert Counter(point for _, what, point, _ in written if what == "end") == Counter(points)
+    assert len({pid for *_, pid in written}) == 3
+    begins = Counter(point for _, what, point, _ in written if what == "begin")
     again = [point for point, count in begins.items() if count > 1]
     assert len(again) <= 1 and sum(begins.values()) <= trials + 1  # what the killed one was at, and nothing else
     proposals = [trial.proposal.architecture for trial in history]
-    alone = run(
-        SPACE, random_search(), Sleeper(tmp_path / "alone", 0.0), trials=trials, store=tmp_path / "a.journal", seed=3,
-        objectives=["loss"],
-    )  # fmt: skip
+    alone = search(str(tmp_path / "alone.journal"), tmp_path / "alone", trials, 0.0)
     assert proposals == [trial.proposal.architecture for trial in alone]  # random search does not look at what came out
 
 
