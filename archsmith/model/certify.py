@@ -328,19 +328,15 @@ def _half(size: int, rng: np.random.Generator) -> np.ndarray:
 
 def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdicts) -> list[Branch]:
     """The branches whose removal computes what it should and makes a difference."""
+    groups = [[branch for branch in branches if branch.kind == kind] for kind in ("attention", "ffn")]
     passed: list[Branch] = []
-    for kind in ("attention", "ffn"):
-        group = [branch for branch in branches if branch.kind == kind]
+    for group in [*groups, *_alternate([branch for branch in branches if branch.kind == "layer"])]:
         # All at once, and each half beside the other: what one leaves for another is missed when that one still runs.
         parts = [group, group[: len(group) // 2], group[len(group) // 2 :]]
         if len(group) > 1 and all(_skipped(bench, part, verdicts) for part in parts):
             passed += group
         else:
             passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]
-    layers = [branch for branch in branches if branch.kind == "layer"]
-    for same in _alternate(layers):
-        together = len(same) > 1 and _skipped(bench, same, verdicts)
-        passed += same if together else [branch for branch in same if _skipped(bench, [branch], verdicts)]
     return [branch for branch in branches if branch in passed]
 
 

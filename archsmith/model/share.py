@@ -13,7 +13,8 @@ from archsmith.errors import BadInput
 
 
 def skeleton(model: nn.Module) -> nn.Module:
-    """A copy of the module tree whose parameters are new objects on the same storage; buffers are copied.
+    """A copy of the module tree whose parameters are new objects on the same storage; buffers are copied, and so are
+    tables that a forward pass writes into (`max_norm`).
 
     Writing into such a parameter writes into the model's: `copy.deepcopy` the result before training it.
 
@@ -23,7 +24,11 @@ def skeleton(model: nn.Module) -> nn.Module:
     >>> twin.weight is layer.weight, twin.weight.data_ptr() == layer.weight.data_ptr()
     (False, True)
     """
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
+    written = {id(part.weight) for part in model.modules() if getattr(part, "max_norm", None) is not None}
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().clone() if id(p) in written else p.detach(), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
     try:
         twin: nn.Module = _twin(model, memo)
         return twin

@@ -335,3 +335,19 @@ def test_a_path_that_only_long_inputs_run_is_proved_on_them():
     assert not anatomy.axes
     assert [c.accepted for c in anatomy.certificates] == [False]
     assert list(examine(model, short, rng(), short).axes), "what holds on the other inputs stays"
+
+
+def test_a_table_that_a_forward_pass_shrinks_is_left_as_it_was():
+    class Bounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.up, self.down = nn.Embedding(20, 8, max_norm=0.1), nn.Linear(8, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.down(self.up(self.table(x)).relu())
+
+    model = Bounded()
+    before = model.table.weight.detach().clone()
+    anatomy = examine(model, {"x": torch.randint(0, 20, (4, 6))}, rng())
+    assert torch.equal(model.table.weight, before)
+    assert [axis.size for axis in anatomy.axes.values()] == [12]

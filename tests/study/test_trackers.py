@@ -35,11 +35,12 @@ def test_tensorboard_holds_each_value_over_the_trials(tmp_path: Path) -> None:
 
 
 def test_weights_and_biases_works_offline(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     tracker = WeightsAndBiases(tmp_path, mode="offline")
     for trial in TRIALS:
         tracker.on_trial(trial)
     tracker.close()
+    wandb.teardown()  # its service writes the file in its own time, at the latest when the process ends
     written = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(written) == 1
     content = written[0].read_bytes()
