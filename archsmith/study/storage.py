@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 import warnings
@@ -86,11 +87,17 @@ class _JournalLock:
     """A lock that goes with its process: Optuna's own stays behind a killed one for half a minute."""
 
     def __init__(self, location: str) -> None:
+        self._file = Path(location)
         self._lock = filelock.FileLock(f"{location}.lock")
 
     def acquire(self) -> bool:
-        """Wait for it."""
+        """Wait for it. Half a line at the end is of a writer that was killed, or had no room: it goes, since whatever
+        came behind it could not be read."""
         self._lock.acquire()
+        with self._file.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:

@@ -58,8 +58,8 @@ NAMED = (
 )  # fmt: skip
 # These try an architecture again at a higher fidelity; what else they do has tests of its own.
 FIDELITIES = {"asha": asha, "hyperband": hyperband, "bohb": bohb}
-# "bananas" with other learners, which take minutes. "smac" is asked and told as "pymoo" is: a second a proposal.
-SLOW = ("boosting", "transformer")
+# "bananas" with other learners, which take minutes; another library's, a second a proposal.
+SLOW = ("boosting", "transformer", "smac")
 
 
 def by_name(name: str) -> Make:

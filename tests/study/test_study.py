@@ -71,6 +71,15 @@ def test_a_killed_study_goes_on_with_the_proposals_it_would_have_made(tmp_path: 
     assert outline(search(location, 20)) == outline(search(str(tmp_path / f"whole.{store}"), 20))
 
 
+@pytest.mark.parametrize("less", [1, 10, 200])
+def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path, less: int) -> None:
+    journal = tmp_path / "s.journal"
+    search(str(journal), 5)
+    os.truncate(journal, journal.stat().st_size - less)
+    assert outline(search(str(journal), 9)) == outline(search(str(tmp_path / "other.journal"), 9))
+    assert outline(Store.read(journal).history()) == outline(search(str(journal), 9))
+
+
 def test_a_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     mine = Store.open(tmp_path / "s.db", SMALL, ["loss"], 0)
     number = mine.begin(Proposal(Architecture({"a": 1, "b": True})))
