@@ -1,0 +1,187 @@
+"""Modules that torch has not, or not in this form. B: rows, L: length, C: channels, H: heads, D: width of a head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Turned(nn.Module):
+    """A module for (B, C, L) on a sequence (B, L, C)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L', C')."""
+        out: Tensor = self.inner(x_BLC.transpose(1, 2)).transpose(1, 2)
+        return out
+
+
+class Sequenced(nn.Module):
+    """A convolution along a sequence; `causal` ones see nothing that comes later."""
+
+    masked = True
+
+    def __init__(self, inside: int, outside: int, kernel: int, stride: int, dilation: int, groups: int, bias: bool,
+                 causal: bool) -> None:  # fmt: skip
+        super().__init__()
+        reach = dilation * (kernel - 1)
+        self.pad = (reach, 0) if causal else (reach // 2, reach - reach // 2)
+        self.conv = nn.Conv1d(inside, outside, kernel, stride, 0, dilation, groups, bias)
+
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L, C) -> (B, L / stride, C'); what is padding counts as nothing."""
+        if mask_BL is not None:
+            x_BLC = x_BLC * mask_BL[..., None].to(x_BLC.dtype)
+        out: Tensor = self.conv(F.pad(x_BLC.transpose(1, 2), self.pad)).transpose(1, 2)
+        return out
+
+
+class Positions(nn.Module):
+    """A learnt vector for each place, added."""
+
+    def __init__(self, length: int, channels: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(0.02 * torch.randn(length, channels))
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C), L at most the length that it was made for."""
+        return x_BLC + self.table[: x_BLC.shape[1]]
+
+
+class Patches(nn.Module):
+    """Squares of a picture as a sequence."""
+
+    def __init__(self, inside: int, outside: int, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, L, C')."""
+        out: Tensor = self.conv(x).flatten(2).transpose(1, 2)
+        return out
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU; padding at the end does not reach the places before it, in the forward direction."""
+
+    def __init__(self, kind: str, inside: int, outside: int, both: bool, depth: int) -> None:
+        super().__init__()
+        make = nn.LSTM if kind == "lstm" else nn.GRU
+        self.body = make(inside, outside, depth, batch_first=True, bidirectional=both)
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C'), C' twice the width in both directions."""
+        out: Tensor = self.body(x_BLC)[0]
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; padding is not attended to."""
+
+    masked = True
+
+    def __init__(self, channels: int, heads: int, head: int, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.head, self.causal = heads, head, causal
+        self.qkv = nn.Linear(channels, 3 * heads * head)
+        self.out = nn.Linear(heads * head, channels)
+
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        rows, length, _ = x_BLC.shape
+        q, k, v = self.qkv(x_BLC).view(rows, length, 3, self.heads, self.head).permute(2, 0, 3, 1, 4)
+        seen = None if mask_BL is None else mask_BL[:, None, None].bool()
+        if seen is not None and self.causal:
+            seen = seen & torch.ones(length, length, dtype=torch.bool, device=x_BLC.device).tril()
+        mixed_BHLD = F.scaled_dot_product_attention(q, k, v, seen, is_causal=self.causal and seen is None)
+        out: Tensor = self.out(mixed_BHLD.transpose(1, 2).reshape(rows, length, -1))
+        return out
+
+
+class Pooled(nn.Module):
+    """The mean, the largest or the last of a sequence's places that are no padding."""
+
+    masked = True
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L, C) -> (B, C)."""
+        if mask_BL is None:
+            return x_BLC[:, -1] if self.how == "last" else x_BLC.mean(1) if self.how == "mean" else x_BLC.amax(1)
+        there = mask_BL[..., None].to(x_BLC.dtype)
+        if self.how == "mean":
+            return (x_BLC * there).sum(1) / there.sum(1).clamp_min(1)
+        if self.how == "max":
+            return x_BLC.masked_fill(there == 0, torch.finfo(x_BLC.dtype).min).amax(1)
+        last_BL = there[..., 0] * torch.arange(1, x_BLC.shape[1] + 1, device=x_BLC.device)
+        return x_BLC.gather(1, last_BL.argmax(1)[:, None, None].expand(-1, 1, x_BLC.shape[2]))[:, 0]
+
+
+class Attentive(nn.Module):
+    """A weighted mean of a sequence's places."""
+
+    masked = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(channels, 1)
+
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L, C) -> (B, C)."""
+        score_BL1: Tensor = self.score(x_BLC)
+        if mask_BL is not None:
+            score_BL1 = score_BL1.masked_fill(mask_BL[..., None] == 0, torch.finfo(score_BL1.dtype).min)
+        return (score_BL1.softmax(1) * x_BLC).sum(1)
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel times a number from 0 to 1 that the means of all channels give."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        scale: Tensor = self.up(self.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return x * scale
+
+
+class FactorisedReduce(nn.Module):
+    """Half the height and width without leaving places out: two strided maps, one of the places between."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(inside, outside // 2, 1, 2, bias=False)
+        self.odd = nn.Conv2d(inside, outside - outside // 2, 1, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / 2, W / 2)."""
+        return torch.cat([self.even(x), self.odd(F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:])], 1)
+
+
+class First(nn.Module):
+    """A picture's first channels."""
+
+    def __init__(self, out: int) -> None:
+        super().__init__()
+        self.out = out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out, H, W)."""
+        return x[:, : self.out]
+
+
+class Zero(nn.Module):
+    """Nothing, in the input's shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeros like the input."""
+        return x * 0.0

@@ -1,0 +1,106 @@
+"""A plan made into a torch module."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archsmith.build.pieces import made
+from archsmith.build.plan import INPUT, Chain, Graph, Joined, Part, Piece
+
+
+class Network(nn.Module):
+    """A built network. Pictures and series come as `x`; text as `input_ids` with its `attention_mask`."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, *input's shape) -> (B, *output's shape); `mask` (B, L): 1 where a token is no padding."""
+        return run(self.body, x, mask)
+
+
+class Series(nn.ModuleList):
+    """Modules one after another."""
+
+    masked = True
+
+    def forward(self, x: Any, mask: Tensor | None = None) -> Tensor:
+        """Through all of them."""
+        for part in self:
+            x = run(part, x, mask)
+        out: Tensor = x
+        return out
+
+
+class Join(nn.ModuleList):
+    """Modules side by side on one input, or on one each; what they give is added, multiplied or put together."""
+
+    masked = True
+
+    def __init__(self, how: str, parts: list[nn.Module], dimension: int) -> None:
+        super().__init__(parts)
+        self.how, self.dimension = how, dimension
+
+    def forward(self, x: Tensor | list[Tensor], mask: Tensor | None = None) -> Tensor:
+        """The inputs of each part in a list, or one for all."""
+        reads = x if isinstance(x, list) else [x] * len(self)
+        given = [run(part, each, mask) for part, each in zip(self, reads, strict=True)]
+        if self.how == "concat":
+            return torch.cat(given, self.dimension)
+        total = given[0]
+        for other in given[1:]:
+            total = total + other if self.how == "add" else total * other
+        return total
+
+
+class Wiring(nn.Module):
+    """Nodes that read from inputs and from one another."""
+
+    masked = True
+
+    def __init__(self, inputs: int, reads: list[tuple[str, tuple[str, ...]]], parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.inputs, self.reads, self.parts = inputs, reads, nn.ModuleList(parts)
+
+    def forward(self, x: Tensor | list[Tensor], mask: Tensor | None = None) -> Tensor:
+        """The last node's output; several inputs come in a list."""
+        given = x if isinstance(x, list) else [x]
+        known = {f"{INPUT}{i}": each for i, each in enumerate(given)} | {INPUT: given[0]}
+        out = given[0]
+        for (name, reads), part in zip(self.reads, self.parts, strict=True):
+            asked = [known[read] for read in reads]
+            single = len(asked) == 1 and not isinstance(part, Join)
+            out = known[name] = run(part, asked[0] if single else asked, mask)
+        return out
+
+
+def run(part: nn.Module, x: Any, mask: Tensor | None) -> Tensor:
+    """A module on its input, with the mask where it takes one."""
+    out: Tensor = part(x, mask) if getattr(part, "masked", False) else part(x)
+    return out
+
+
+def network(plan: Part, seed: int = 0) -> Network:
+    """The module, its weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Network(_module(plan))
+
+
+def _module(part: Part) -> nn.Module:
+    if isinstance(part, Piece):
+        return made(part.kind, json.loads(part.options), part.gets)
+    if isinstance(part, Chain):
+        return Series(_module(each) for each in part.parts)
+    if isinstance(part, Joined):
+        parts = [_module(each) for each in part.parts]
+        dimension = 1 if len(part.gives.shape) == 3 else len(part.gives.shape)
+        return parts[0] if not part.how else Join(part.how, parts, dimension)
+    if isinstance(part, Graph):
+        return Wiring(part.inputs, [(n.name, n.reads) for n in part.nodes], [_module(n.joined) for n in part.nodes])
+    raise AssertionError(part)

@@ -1,0 +1,231 @@
+"""A network without choices, planned: what each module gets and gives, before any is made.
+
+Shapes come from running each module once on the meta device; what a module of these options makes of this input is
+kept, so that planning ten thousand architectures makes each module once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from archsmith.build.pieces import KINDS, made
+from archsmith.build.signal import Signal
+from archsmith.errors import BadInput, first_line
+from archsmith.space import JSON
+
+JOINS = ("add", "concat", "multiply")
+INPUT = "in"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One module: its kind, its options as JSON, what it gets and gives, and where it stands."""
+
+    kind: str
+    options: str
+    gets: Signal
+    gives: Signal
+    path: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Parts one after another."""
+
+    parts: tuple[Part, ...]
+    gives: Signal
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Parts side by side on the same input, joined."""
+
+    how: str
+    parts: tuple[Part, ...]
+    gives: Signal
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place of a graph: from which places its parts read, and how what they give is joined."""
+
+    name: str
+    reads: tuple[str, ...]
+    joined: Joined
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in the order in which they are computed; the last one named is the output."""
+
+    inputs: int
+    nodes: tuple[Node, ...]
+    gives: Signal
+
+
+Part = Piece | Chain | Joined | Graph
+
+
+def planned(static: JSON, signal: Signal, path: str = "", prune: bool = False) -> Part:
+    """The plan of a network for one input signal; `prune` leaves out nodes of graphs that no output needs.
+
+    Raises `BadInput` where a module cannot run on what it gets, with its place, its input and the reason.
+    """
+    return _part(static, (signal,), path or "network", prune)
+
+
+def pieces(part: Part) -> Iterator[Piece]:
+    """Every module of a plan, in order."""
+    if isinstance(part, Piece):
+        yield part
+    elif isinstance(part, Graph):
+        for node in part.nodes:
+            yield from pieces(node.joined)
+    else:
+        for each in part.parts:
+            yield from pieces(each)
+
+
+def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Part:
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        return _chain(spec, signals, path, prune)
+    kind, options = _word(spec, path)
+    if kind == "graph":
+        return _graph(options, signals, path, prune)
+    signal = signals[0]
+    if len(signals) > 1:
+        raise BadInput("only a graph reads several inputs", f"{kind} gets {len(signals)}", path)
+    if kind in JOINS:
+        return _joined(kind, [_part(each, signals, f"{path}/{kind}{i}", prune) for i, each in enumerate(options)], path)
+    if kind == "residual":
+        inner = _part(options, signals, f"{path}/residual", prune)
+        return _joined("add", [_shortcut(signal, inner.gives, path), inner], path)
+    return _piece(kind, options, signal, path)
+
+
+def _chain(spec: Sequence[JSON], signals: tuple[Signal, ...], path: str, prune: bool) -> Part:
+    parts: list[Part] = []
+    for i, each in enumerate(spec):
+        part = _part(each, signals, f"{path}/{i}", prune)
+        parts += part.parts if isinstance(part, Chain) else [part]
+        signals = (part.gives,)
+    return parts[0] if len(parts) == 1 else Chain(tuple(parts), signals[0])
+
+
+def _joined(how: str, parts: Sequence[Part], path: str) -> Joined:
+    if how == "add" and len(parts) > 1:
+        parts = [part for part in parts if not (isinstance(part, Piece) and part.kind == "zero")] or parts[:1]
+    gives = [part.gives for part in parts]
+    if not gives:
+        raise BadInput("a join has at least one part", "none", path)
+    first = gives[0]
+    if how != "concat":
+        if any(other != first for other in gives):
+            law = "parts that are added or multiplied give the same shape"
+            raise BadInput(law, ", ".join(map(str, gives)), path)
+        return Joined(how, tuple(parts), first)
+    if any(other.around != first.around for other in gives):
+        raise BadInput("parts that are put together differ in channels alone", ", ".join(map(str, gives)), path)
+    return Joined(how, tuple(parts), first.with_channels(sum(other.channels for other in gives)))
+
+
+def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, prune: bool) -> Graph:
+    """{"nodes": [{"name", "from": [...], "of": a part for all or a list of one each, "join": how}], "output": name}.
+
+    Without a join, the part reads all of them itself. `"unread": true` leaves out what another node has read.
+    """
+    known: dict[str, Signal] = {f"{INPUT}{i}": signal for i, signal in enumerate(signals)}
+    known[INPUT] = signals[0]
+    nodes: dict[str, Node] = {}
+    for row in spec["nodes"]:
+        name, place = str(row["name"]), f"{path}/{row['name']}"
+        reads = [str(each) for each in row["from"]]
+        if row.get("unread"):
+            read = {each for node in nodes.values() for each in node.reads}
+            reads = [each for each in reads if each not in read]
+        unknown = [each for each in reads if each not in known]
+        if unknown or name in known:
+            law = "a node has a name of its own and reads from nodes before it"
+            raise BadInput(law, unknown[0] if unknown else name, place, f"there are: {', '.join(known)}")
+        of = row.get("of", "skip")
+        each_of = of if isinstance(of, list) else [of] * len(reads)
+        if row.get("join") is None:
+            part: Part = _part(of, tuple(known[each] for each in reads), place, prune)
+            joined = Joined("", (part,), part.gives)
+        else:
+            own = zip(reads, each_of, strict=True)
+            parts = [_part(spec, (known[read],), f"{place}<-{read}", prune) for read, spec in own]
+            live = [(part, read) for part, read in zip(parts, reads, strict=True) if not _is_zero(part)]
+            live = live if live and row["join"] == "add" else list(zip(parts, reads, strict=True))
+            reads = [read for _, read in live]
+            joined = _joined(str(row["join"]), [part for part, _ in live], place)
+        nodes[name] = Node(name, tuple(reads), joined)
+        known[name] = joined.gives
+    last = str(spec.get("output", next(reversed(nodes), "")))
+    if last not in nodes:
+        raise BadInput("the output of a graph is one of its nodes", last, path)
+    kept = _needed(nodes, last) if prune else list(nodes.values())
+    ordered = [node for node in kept if node.name != last] + [nodes[last]]
+    return Graph(len(signals), tuple(ordered), nodes[last].joined.gives)
+
+
+def _needed(nodes: Mapping[str, Node], last: str) -> list[Node]:
+    wanted, asked = set[str](), [last]
+    while asked:
+        name = asked.pop()
+        if name in nodes and name not in wanted:
+            wanted.add(name)
+            asked += nodes[name].reads
+    return [node for name, node in nodes.items() if name in wanted]
+
+
+def _is_zero(part: Part) -> bool:
+    return isinstance(part, Piece) and part.kind == "zero"
+
+
+def _shortcut(signal: Signal, gives: Signal, path: str) -> Part:
+    """What a residual adds: the input itself, or a linear map of it where the shape changes (He et al. 2016)."""
+    if signal == gives:
+        return _piece("skip", {}, signal, path)
+    return _piece("project", {"out": gives.channels, "around": list(gives.around)}, signal, f"{path}/shortcut")
+
+
+def _piece(kind: str, options: Mapping[str, Any], signal: Signal, path: str) -> Piece:
+    if kind not in KINDS:
+        raise BadInput("a module is one that is known", repr(kind), path, f"there are: {', '.join(KINDS)}")
+    written = json.dumps(options, sort_keys=True)
+    try:
+        return Piece(kind, written, signal, _gives(kind, written, signal), path)
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+        law = f"{kind} must be able to run on what it gets"
+        raise BadInput(
+            law, f"{signal}: {first_line(error)}", path, "change its options or what comes before"
+        ) from error
+
+
+@cache
+def _gives(kind: str, options: str, signal: Signal) -> Signal:
+    with torch.device("meta"), torch.no_grad():
+        module: nn.Module = made(kind, json.loads(options), signal)
+        out = module.eval()(signal.example())
+    if any(size < 1 for size in out.shape):
+        raise ValueError(f"nothing is left of it: {tuple(out.shape[1:])}")
+    return Signal(tuple(out.shape[1:]))
+
+
+def _word(spec: JSON, path: str) -> tuple[str, Any]:
+    """The one module that a word or an object of one key names, with its options."""
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
+        law = "a part of a network is a list, a word, or an object of one module and its options"
+        raise BadInput(law, repr(spec)[:80], path)
+    ((kind, options),) = spec.items()
+    return str(kind), options

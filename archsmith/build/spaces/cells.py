@@ -1,0 +1,104 @@
+"""Cells that read the two before them, stacked: NASNet (Zoph et al. 2018), AmoebaNet (Real et al. 2019), ENAS's micro
+space (Pham et al. 2018) and DARTS (Liu et al. 2019). They differ in operators, in blocks a cell, and in what ends it.
+
+A network has a normal cell and one that halves the size, each the same wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from archsmith.build.spec import Declared
+from archsmith.space import JSON, Constraint, Forbidden
+
+DARTS_OPS = ("skip", "max_3", "avg_3", "sep_3", "sep_5", "dil_3", "dil_5")
+ENAS_OPS = ("skip", "avg_3", "max_3", "sep_3", "sep_5")
+AMOEBA_OPS = ("skip", "avg_3", "max_3", "sep_3", "sep_5", "sep_7", "dil_3", "wide_7")
+NASNET_OPS = (
+    "skip", "avg_3", "max_3", "max_5", "max_7", "conv_1", "conv_3", "dil_3", "sep_3", "sep_5", "sep_7", "wide_3",
+    "wide_7",
+)  # fmt: skip
+
+
+def two_before(
+    ops: Sequence[str], blocks: int, all_blocks: bool, channels: int, cells: int, stages: int = 3
+) -> Declared:
+    """`cells` cells, those at each third (of three stages) halving; a block is the sum of two operators on two of what
+    came before it. The cell's output: all blocks' together (`all_blocks`), or those that no other block reads.
+    """
+    choices: dict[str, Sequence[str]] = {"op": ops}
+    for block in range(blocks):
+        choices[f"from{block}"] = ["s0", "s1", *(f"block{i}" for i in range(block))]
+    nodes: list[JSON] = [{"name": "stem", "from": ["in"], "of": [{"conv": {"out": 3 * channels}}, "batch_norm"]}]
+    names, width, halved = ["stem", "stem"], channels, False
+    for number in range(cells):
+        reduces = number > 0 and number % (cells / stages) < 1 and number >= cells / stages
+        width = 2 * width if reduces else width
+        body = _cell(ops, blocks, all_blocks, width, reduces, halved)
+        scope = "reduction" if reduces else "normal"
+        nodes.append({"name": f"cell{number}", "from": names[-2:], "of": {"scope": scope, "of": body}})
+        names.append(f"cell{number}")
+        halved = reduces
+    nodes.append({"name": "head", "from": [names[-1]], "of": ["relu", "mean", {"linear": {"out": "$classes"}}]})
+    scopes = ["normal", "reduction"] if stages > 1 and cells >= stages else ["normal"]
+    return Declared(choices, {"graph": {"nodes": nodes}}, _differing(scopes, blocks) if all_blocks else ())
+
+
+def _cell(ops: Sequence[str], blocks: int, all_blocks: bool, width: int, reduces: bool, halved: bool) -> JSON:
+    """What comes in is brought to one width, and to one size where the cell before has halved it."""
+    thinner: JSON = ["relu", {"conv": {"out": width, "kernel": 1}}, "batch_norm"]
+    smaller: JSON = ["relu", {"resample": {"out": width}}, "batch_norm"]
+    nodes: list[JSON] = [
+        {"name": "s0", "from": ["in0"], "of": smaller if halved else thinner},
+        {"name": "s1", "from": ["in1"], "of": thinner},
+    ]
+    for block in range(blocks):
+        sources = ["s0", "s1", *(f"block{i}" for i in range(block))]
+        sides = []
+        for side in ("left", "right"):
+            by_source = {
+                source: {"pick": "$op", "of": {op: operator(op, 2 if reduces and source in ("s0", "s1") else 1)
+                                               for op in ops}}
+                for source in sources
+            }  # fmt: skip
+            sides.append({"scope": f"block{block}.{side}", "of": {"pick": f"$from{block}", "of": by_source}})
+        reads = [{"scope": f"block{block}.{side}", "of": f"$from{block}"} for side in ("left", "right")]
+        nodes.append({"name": f"block{block}", "from": reads, "of": sides, "join": "add"})
+    out = {"name": "out", "from": [f"block{i}" for i in range(blocks)], "join": "concat", "unread": not all_blocks}
+    return {"graph": {"nodes": [*nodes, out]}}
+
+
+def operator(name: str, stride: int) -> JSON:
+    """One of the field's operators, width kept; each begins with ReLU where it learns."""
+    kind, _, size = name.partition("_")
+    kernel = int(size or 1)
+    norm = "batch_norm"
+    if kind == "skip":
+        return "skip" if stride == 1 else ["relu", {"resample": {"out": "in"}}, norm]
+    if kind in ("max", "avg"):
+        return {f"{kind}_pool": {"kernel": kernel, "stride": stride}}
+    if kind == "conv":
+        return ["relu", {"conv": {"out": "in", "kernel": kernel, "stride": stride}}, norm]
+    if kind == "wide":  # 1 x k and k x 1 by turns, as a k x k depthwise here
+        return ["relu", {"depthwise": {"kernel": kernel, "stride": stride}}, norm]
+    separable = {"out": "in", "kernel": kernel, "stride": stride}
+    if kind == "dil":
+        return ["relu", {"separable": {**separable, "dilation": 2}}, norm]
+    again = {**separable, "stride": 1}
+    return ["relu", {"separable": separable}, norm, "relu", {"separable": again}, norm]
+
+
+def _differing(scopes: Sequence[str], blocks: int) -> list[Constraint]:
+    """The two sides of a block read different inputs, as in DARTS."""
+    found: list[Constraint] = []
+    for scope, block in product(scopes, range(blocks)):
+        for source in ["s0", "s1", *(f"block{i}" for i in range(block))]:
+            sides = (f"{scope}.block{block}.{side}.from{block}" for side in ("left", "right"))
+            found.append(Forbidden(dict.fromkeys(sides, source)))
+    return found
+
+
+def darts(channels: int = 16, cells: int = 8) -> Declared:
+    """Four blocks a cell, seven operators, all blocks put together (36 channels and 20 cells in the paper's last)."""
+    return two_before(DARTS_OPS, 4, True, channels, cells)

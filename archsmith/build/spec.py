@@ -1,0 +1,167 @@
+"""A network with choices in it, as plain data: what may be chosen becomes a `Space`, and a point of it a network.
+
+    {"choices": {"depth": [1, 2, 3], "width": [16, 32], "op": ["plain", "separable"]},
+     "network": [{"conv": {"out": "$width", "kernel": 3}}, "relu",
+                 {"repeat": "$depth", "name": "layer", "of":
+                     {"residual": [{"pick": "$op", "of": {"plain": {"conv": {"out": "in", "kernel": 3}},
+                                                          "separable": {"separable": {"out": "in", "kernel": 3}}}},
+                                   "batch_norm", "relu"]}},
+                 "mean", {"linear": {"out": "$classes"}}]}
+
+A network is a list (one part after another), a word (a module without options), or an object of one module and its
+options. `$name` is the value of a choice; `$width*2` twice that; `in*$ratio` the input's width times it. A name that is
+no choice is given by the task (`$classes`, `$vocabulary`). Choices of a copy that has a name are its own: `layer0.op`,
+`layer1.op`; `$/width` is the choice outside of all copies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archsmith.errors import BadInput
+from archsmith.space import JSON, Choice, Condition, Constraint, Space, Value
+
+REFERENCE = re.compile(r"(in\*)?\$(/?)([^*$/]+)(?:\*([0-9.]+))?")
+
+
+class Declared:
+    """A network with choices: its `space`, and `static`, which puts values in.
+
+    Raises `BadInput` for choices that nothing uses, and for what is no network.
+    """
+
+    def __init__(
+        self, choices: Mapping[str, Sequence[Value]], network: JSON, constraints: Sequence[Constraint] = ()
+    ) -> None:
+        self.network = network
+        self._declared = {name: Choice(values) for name, values in choices.items()}
+        self._found: dict[str, Choice] = {}
+        self.needs: set[str] = set()  # what the task gives
+        self._enter(network, "", None)
+        used = {name.rpartition(".")[2] for name in self._found}
+        idle = [name for name in choices if name not in used]
+        if idle:
+            raise BadInput("every choice must be used by the network", f"${idle[0]} is not", "", "remove the choice")
+        self.space = Space(self._found, constraints)
+
+    @classmethod
+    def from_json(cls, data: JSON) -> Declared:
+        """From an object of "choices" and "network"; constraints are those of a `Space`."""
+        if not isinstance(data, Mapping) or not {"choices", "network"} <= set(data):
+            raise BadInput('a declared space is an object of "choices" and "network"', repr(data)[:60])
+        space = Space.from_json({"choices": {}, "constraints": data.get("constraints", [])})
+        return cls(data["choices"], data["network"], space.constraints)
+
+    def static(self, architecture: Mapping[str, Value], given: Mapping[str, Value]) -> JSON:
+        """The network of one architecture: lists, words and objects, no choice left in it."""
+        return _chosen(self.network, "", {**given, **architecture})
+
+    def _enter(self, spec: JSON, scope: str, when: Condition | None) -> None:
+        """Note the choices of a part, each active under the innermost choice that it hangs on."""
+        if isinstance(spec, str):
+            self._reference(spec, scope, when)
+        elif isinstance(spec, Mapping) and "pick" in spec:
+            name = self._reference(spec["pick"], scope, when)
+            values = self._found[name].values if name else ()
+            options = {_key(key): part for key, part in spec["of"].items()}
+            if not name or set(options) != {_key(value) for value in values}:
+                law = 'a pick is of a choice, with a part for each of its values under "of"'
+                raise BadInput(law, f"{spec['pick']}: {', '.join(options)} for {', '.join(map(_key, values))}", scope)
+            for value in values:
+                self._enter(options[_key(value)], scope, Condition(name, [value]))
+        elif isinstance(spec, Mapping) and "repeat" in spec:
+            name = self._reference(spec["repeat"], scope, when)
+            counts = [int(value) for value in (self._found[name].values if name else [int(spec["repeat"])])]
+            for i in range(max(counts)):
+                more = [count for count in counts if count > i]
+                inner = when if len(more) == len(counts) or not name else Condition(name, more)
+                self._enter(spec["of"], _inside(scope, spec, i), inner)
+        elif isinstance(spec, Mapping):
+            inside = f"{scope}{spec['scope']}." if "scope" in spec else scope
+            for key, part in spec.items():
+                if key != "scope":
+                    self._enter(part, inside, when)
+        elif isinstance(spec, Sequence):
+            for part in spec:
+                self._enter(part, scope, when)
+
+    def _reference(self, text: JSON, scope: str, when: Condition | None) -> str:
+        """The full name of the choice that a text speaks of; empty where it speaks of none."""
+        match = REFERENCE.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            return ""
+        _, outside, short, _ = match.groups()
+        if short not in self._declared:
+            self.needs.add(short)
+            return ""
+        name = short if outside else scope + short
+        former = self._found.get(name)
+        first = when if former is None else self._wider(former.when, when)
+        self._found[name] = Choice(self._declared[short].values, first)
+        return name
+
+    def _wider(self, one: Condition | None, other: Condition | None) -> Condition | None:
+        """Where either holds: one of them if the other hangs on it, else always."""
+        if one is None or other is None or one == other:
+            return None if one is None or other is None else one
+        if one.name == other.name:
+            parent = self._found[one.name]
+            both = [value for value in parent.values if one.holds(value) or other.holds(value)]
+            return Condition(one.name, both) if len(both) < len(parent.values) else parent.when
+        for first, second in ((one, other), (other, one)):
+            above = self._found[second.name].when
+            while above is not None:
+                if above == first:
+                    return first
+                above = self._found[above.name].when
+        return None
+
+
+def _chosen(spec: JSON, scope: str, values: Mapping[str, Value]) -> JSON:
+    """The spec with every reference, pick and repeat carried out."""
+    if isinstance(spec, str):
+        match = REFERENCE.fullmatch(spec)
+        if match is None:
+            return spec
+        relative, outside, short, factor = match.groups()
+        value = _value(short, "" if outside else scope, values)
+        if factor:
+            value = round(float(value) * float(factor))
+        return f"in*{value}" if relative else value
+    if isinstance(spec, Mapping):
+        if "pick" in spec:
+            wanted = _key(_chosen(spec["pick"], scope, values))
+            return _chosen({_key(key): part for key, part in spec["of"].items()}[wanted], scope, values)
+        if "repeat" in spec:
+            count = int(_chosen(spec["repeat"], scope, values))
+            return [_chosen(spec["of"], _inside(scope, spec, i), values) for i in range(count)]
+        if "scope" in spec:
+            return _chosen(spec["of"], f"{scope}{spec['scope']}.", values)
+        return {key: _chosen(part, scope, values) for key, part in spec.items()}
+    if isinstance(spec, Sequence):
+        return [_chosen(part, scope, values) for part in spec]
+    return spec
+
+
+def _value(short: str, scope: str, values: Mapping[str, Value]) -> Any:
+    for name in (scope + short, short):
+        if name in values:
+            return values[name]
+    law = "a network speaks of choices and of what the task gives"
+    raise BadInput(law, f"${short}", scope, f"declare {short} under choices, or give it")
+
+
+def _inside(scope: str, spec: Mapping[str, JSON], copy: int) -> str:
+    return f"{scope}{spec['name']}{copy}." if "name" in spec else scope
+
+
+def _key(value: Any) -> str:
+    """The name under which a value's part lies in an object.
+
+    >>> _key("conv"), _key(3), _key(True)
+    ('conv', '3', 'true')
+    """
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,167 @@
+"""The language of declared networks: what becomes a choice, what is refused, and what is said then."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archsmith.build import Declared, Signal, network, planned
+from archsmith.errors import BadInput
+from archsmith.space import Choice, Condition
+
+PICTURE, TOKENS = Signal((3, 16, 16)), Signal((12,), tokens=True)
+OP = {"pick": "$op", "of": {"conv": {"conv": {"out": "in"}}, "skip": "skip"}}
+
+
+def test_the_example_of_the_page_is_a_space_and_its_points_networks() -> None:
+    declared = Declared.from_json(
+        {
+            "choices": {"depth": [1, 2, 3], "width": [16, 32], "op": ["plain", "separable"]},
+            "network": [
+                {"conv": {"out": "$width", "kernel": 3}},
+                "relu",
+                {"repeat": "$depth", "name": "layer", "of": {"residual": [
+                    {"pick": "$op", "of": {"plain": {"conv": {"out": "in"}}, "separable": {"separable": {"out": "in"}}}
+                     }, "batch_norm"]}},
+                "mean",
+                {"linear": {"out": "$classes"}},
+            ],
+        }
+    )  # fmt: skip
+    assert dict(declared.space.choices) == {
+        "width": Choice([16, 32]),
+        "depth": Choice([1, 2, 3]),
+        "layer0.op": Choice(["plain", "separable"]),
+        "layer1.op": Choice(["plain", "separable"], Condition("depth", [2, 3])),
+        "layer2.op": Choice(["plain", "separable"], Condition("depth", [3])),
+    }
+    assert declared.needs == {"classes"} and declared.space.size == 2 * (2 + 4 + 8)
+    for point in declared.space.points():
+        plan = planned(declared.static(point, {"classes": 4}), PICTURE)
+        assert network(plan)(torch.randn(2, 3, 16, 16)).shape == (2, 4)
+
+
+def test_a_choice_in_copies_without_a_name_is_one_choice() -> None:
+    shared = Declared({"depth": [1, 2], "op": ["conv", "skip"]}, [{"repeat": "$depth", "of": OP}])
+    assert dict(shared.space.choices) == {"depth": Choice([1, 2]), "op": Choice(["conv", "skip"])}
+    assert shared.static({"depth": 2, "op": "skip"}, {}) == [["skip", "skip"]]  # lists within lists are one chain
+
+
+def test_a_choice_below_a_pick_is_active_where_it_counts() -> None:
+    kernel = {"conv": {"out": "in", "kernel": "$kernel"}}
+    choices = {"op": ["conv", "wide", "skip"], "kernel": [3, 5]}
+    wide = [kernel, kernel]
+    declared = Declared(choices, {"pick": "$op", "of": {"conv": kernel, "wide": wide, "skip": "skip"}})
+    assert declared.space.choices["kernel"].when == Condition("op", ["conv", "wide"])
+    both = Declared(choices, [kernel, {"pick": "$op", "of": {"conv": kernel, "wide": wide, "skip": "skip"}}])
+    assert both.space.choices["kernel"].when is None
+
+
+def test_an_absolute_name_is_the_choice_outside() -> None:
+    layer = [{"linear": {"out": "$/width"}}, {"linear": {"out": "$width"}}, {"linear": {"out": "in*$width"}}]
+    declared = Declared({"width": [4, 8]}, {"scope": "block", "of": layer})
+    assert list(declared.space.choices) == ["width", "block.width"]
+    static = declared.static({"width": 4, "block.width": 8}, {})
+    assert static == [{"linear": {"out": 4}}, {"linear": {"out": 8}}, {"linear": {"out": "in*8"}}]
+    assert planned(static, Signal((5,))).gives == Signal((64,))
+
+
+REFUSED: list[tuple[Any, Signal, str]] = [
+    ([{"conv": {"out": 8}}, {"linear": {"out": 4}}], PICTURE, "put flatten or mean before it at network/1"),
+    ([{"conv": {"out": 8, "kernel": 5, "size": 3}}], PICTURE, "conv takes out, kernel, stride"),
+    (["convolution"], PICTURE, "There are: attention"),
+    ([{"max_pool": {"kernel": 2, "stride": 2}}] * 6, PICTURE, "network/4"),
+    ({"add": [{"conv": {"out": 8}}, "skip"]}, PICTURE, "8x16x16, 3x16x16"),
+    ({"concat": [{"conv": {"out": 8, "stride": 2}}, "skip"]}, PICTURE, "differ in channels alone"),
+    ([{"linear": {"out": 3}}], TOKENS, "first go through an embedding"),
+    ([{"embedding": {"rows": 9, "out": 8}}, {"attention": {"heads": 3}}], TOKENS, "8 channels cannot be shared by 3"),
+    ([{"embedding": {"rows": 9, "out": 8}}], PICTURE, "an embedding reads tokens"),
+    ([{"conv": {"out": 8}, "relu": {}}], PICTURE, "an object of one module"),
+    ({"graph": {"nodes": [{"name": "a", "from": ["b"]}]}}, PICTURE, "reads from nodes before it; found b"),
+    ({"conv": {"out": "out*2"}}, PICTURE, 'a width is a number, "in"'),
+    ([{"conv": {"out": 0}}], PICTURE, "a width is at least 1, not 0"),
+    ([{"conv": {"out": 8, "groups": 2}}], PICTURE, "divisible by groups"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "signal", "says"), REFUSED, ids=range(len(REFUSED)))
+def test_what_cannot_run_is_known_before_it_is_made(spec: Any, signal: Signal, says: str) -> None:
+    with pytest.raises(BadInput, match=says) as raised:
+        planned(spec, signal)
+    assert "\n" not in str(raised.value) and "network" in str(raised.value)
+
+
+def test_a_declaration_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"\$depth is not"):
+        Declared({"depth": [1, 2]}, ["relu"])
+    with pytest.raises(BadInput, match="a part for each of its values"):
+        Declared({"op": ["conv", "pool"]}, OP)
+    with pytest.raises(BadInput, match="Declare widht under choices, or give it"):
+        Declared({}, {"linear": {"out": "$widht"}}).static({}, {"classes": 3})
+    with pytest.raises(BadInput, match='an object of "choices" and "network"'):
+        Declared.from_json(["relu"])
+
+
+def test_padding_changes_nothing() -> None:
+    """Each way of seeing a text: what stands in padded places does not matter, for all but recurrence."""
+    ops: list[Any] = [{"attention": {"heads": 2}}, {"conv": {"out": 8}}, "layer_norm"]
+    for end in ("mean", "max", "attentive", "last"):
+        plan = planned([{"embedding": {"rows": 20, "out": 8}}, *ops, end], TOKENS)
+        built = network(plan).eval()
+        ids = torch.randint(1, 20, (3, 12), generator=torch.Generator().manual_seed(0))
+        mask = (torch.arange(12) < torch.tensor([[12], [7], [4]])).long()
+        other = torch.where(mask == 1, ids, torch.randint(1, 20, (3, 12), generator=torch.Generator().manual_seed(1)))
+        with torch.no_grad():
+            assert torch.allclose(built(ids, mask), built(other, mask), atol=1e-6), end
+            assert not torch.allclose(built(ids), built(other), atol=1e-3), end
+
+
+@pytest.mark.parametrize("kind", ["conv", "attention"])
+def test_what_is_causal_sees_nothing_later(kind: str) -> None:
+    options = {
+        "conv": {"out": 6, "kernel": 3, "dilation": 2, "causal": True},
+        "attention": {"heads": 2, "causal": True},
+    }
+    built = network(planned({kind: options[kind]}, Signal((10, 6)))).eval()
+    x = torch.randn(1, 10, 6, generator=torch.Generator().manual_seed(0))
+    y = x.clone()
+    y[:, 6:] += 1
+    with torch.no_grad():
+        for mask in (None, torch.ones(1, 10)):
+            assert torch.allclose(built(x, mask)[:, :6], built(y, mask)[:, :6], atol=1e-6)
+            assert not torch.allclose(built(x, mask)[:, 6:], built(y, mask)[:, 6:], atol=1e-3)
+
+
+LAYERS = st.recursive(
+    st.sampled_from(
+        [
+            "relu", "batch_norm", "skip", {"conv": {"out": "in*2", "kernel": 1}}, {"conv": {"out": 4, "stride": 2}},
+            {"depthwise": {"kernel": 3}}, {"max_pool": {"kernel": 2, "stride": 2}}, {"avg_pool": {"kernel": 3}},
+            "squeeze_excite", {"separable": {"out": "in"}}, {"transposed": {"out": 3}}, {"resample": {"out": 6}},
+        ]
+    ),
+    lambda parts: st.lists(parts, min_size=1, max_size=3)
+    | parts.map(lambda part: {"residual": part})
+    | st.lists(parts, min_size=1, max_size=3).map(lambda each: {"concat": each})
+    | st.lists(parts, min_size=1, max_size=2).map(lambda each: {"add": each}),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(LAYERS)
+def test_what_is_planned_runs_and_what_is_not_says_where(spec: Any) -> None:
+    json.dumps(spec)
+    try:
+        plan = planned(spec, Signal((3, 8, 8)))
+    except BadInput as refusal:
+        assert "network" in str(refusal)
+        return
+    out = network(plan).eval()(torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 8, 8))).float())
+    assert tuple(out.shape[1:]) == plan.gives.shape

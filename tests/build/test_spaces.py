@@ -1,0 +1,109 @@
+"""Every known space: whatever is drawn from it is planned, built, run, and costs what its plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from archsmith.build import SPACES, Signal, known_space, network, pieces, planned
+from archsmith.build.plan import Part
+from archsmith.errors import BadInput
+from archsmith.evaluate.paper import paper_costs
+from archsmith.space import Architecture
+
+GIVEN = {"classes": 10, "vocabulary": 200, "outputs": 24}
+PICTURE, TOKENS, SERIES = Signal((3, 32, 32)), Signal((24,), tokens=True), Signal((48, 7))
+INPUT = {"text": TOKENS, "encoder": TOKENS, "decoder": TOKENS, "series": SERIES}
+OUTPUT = {"decoder": (24, 200), "series": (24,)}
+EDGES = ["0->1", "0->2", "1->2", "0->3", "1->3", "2->3"]
+
+
+def drawn(name: str, seed: int, prune: bool = False) -> tuple[Architecture, Part]:
+    blueprint = known_space(name)
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        point = blueprint.space.sample(rng)
+        try:
+            return point, planned(blueprint.static(point, GIVEN), INPUT.get(name, PICTURE), prune=prune)
+        except BadInput as error:
+            assert name == "nb101" and "reached" in str(error)
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_drawn_is_built_and_gives_what_its_plan_says(name: str) -> None:
+    for seed in range(3):
+        point, plan = drawn(name, seed)
+        known_space(name).space.check(point)
+        assert plan.gives.shape == OUTPUT.get(name, (10,))
+        with torch.device("meta"):
+            built = network(plan)
+            out = built(INPUT.get(name, PICTURE).example(2))
+        assert tuple(out.shape) == (2, *plan.gives.shape)
+        assert paper_costs(plan)["parameters"] == sum(p.numel() for p in built.parameters())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_seed_gives_the_same_weights_and_the_global_generator_is_left_alone(name: str) -> None:
+    plan = drawn(name, 0)[1]
+    before = torch.get_rng_state()
+    one, again, other = network(plan, 1), network(plan, 1), network(plan, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    pairs = list(zip(one.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs) and any(not torch.equal(a, c) for a, _, c in pairs)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_module_learns_or_passes_on(name: str) -> None:
+    """Where nothing is left lying (`prune`), a loss reaches every parameter."""
+    plan = drawn(name, 1, prune=True)[1]
+    built = network(plan).train()
+    signal = INPUT.get(name, PICTURE)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((4, *signal.shape), generator=generator)
+    x = torch.randint(1, 200, (4, *signal.shape), generator=generator) if signal.tokens else x
+    built(x).square().mean().backward()
+    still = [name for name, p in built.named_parameters() if p.grad is None]
+    assert not still
+
+
+def test_networks_of_nasbench201_have_the_published_counts(shared: Callable[[str], Path]) -> None:
+    table = np.load(shared("data/nb201/nb201.npz"))
+    blueprint, names = known_space("nb201"), [str(name) for name in table["op_names"]]
+    rows = [0, 1, *np.random.default_rng(0).integers(0, len(table["ops"]), 98)]
+    for row in rows:
+        point = dict(zip(EDGES, [names[op] for op in table["ops"][row]], strict=True))
+        plan = planned(blueprint.static(point, {"classes": 10}), PICTURE)
+        assert paper_costs(plan)["parameters"] == table["cifar10_params"][row], point
+    assert table["cifar10_params"][:2].tolist() == [129306, 802426]
+
+
+def test_the_cell_that_nasbench101_shows_has_its_published_count() -> None:
+    """The Inception-like cell of the README of google-research/nasbench: 2,694,282 trainable parameters."""
+    edges = ["0-1", "0-2", "0-3", "0-5", "1-6", "2-6", "3-4", "4-6", "5-6"]
+    operators = ["conv1x1-bn-relu", *["conv3x3-bn-relu"] * 3, "maxpool3x3"]
+    blueprint = known_space("nb101")
+    point = {name: int(name in edges) for name in blueprint.space.choices if "-" in name}
+    point |= {f"op{i}": operator for i, operator in enumerate(operators, 1)}
+    blueprint.space.check(point)
+    assert paper_costs(planned(blueprint.static(point, {"classes": 10}), PICTURE))["parameters"] == 2_694_282
+
+
+def test_pruning_takes_out_what_no_output_needs() -> None:
+    point = dict.fromkeys(EDGES, "nor_conv_3x3") | {"1->2": "none", "1->3": "none"}
+    static = known_space("nb201").static(point, {"classes": 10})
+    whole, pruned = (planned(static, PICTURE, prune=prune) for prune in (False, True))
+    assert len(list(pieces(pruned))) == len(list(pieces(whole))) - 15 * 3  # ReLU, convolution, norm of 0->1 each
+    one, other = network(whole).eval(), network(pruned).eval()
+    shapes = [tuple(p.shape) for p in other.parameters()]
+    assert len(shapes) < len(list(one.parameters()))
+    assert paper_costs(pruned)["macs"] < paper_costs(whole)["macs"]
+
+
+def test_an_unknown_space_is_refused() -> None:
+    with pytest.raises(BadInput, match="There are: amoebanet, chain"):
+        known_space("nb301")
