@@ -103,7 +103,8 @@ def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Pa
     if len(signals) > 1:
         raise BadInput("only a graph reads several inputs", f"{kind} gets {len(signals)}", path)
     if kind in JOINS:
-        return _joined(kind, [_part(each, signals, f"{path}/{kind}{i}", prune) for i, each in enumerate(options)], path)
+        parts = [_part(each, signals, f"{path}/{kind}{i}", prune) for i, each in enumerate(options)]
+        return _joined(kind, [parts[i] for i in _counting(kind, parts)], path)
     if kind == "residual":
         inner = _part(options, signals, f"{path}/residual", prune)
         return _joined("add", [_shortcut(signal, inner.gives, path), inner], path)
@@ -120,8 +121,6 @@ def _chain(spec: Sequence[JSON], signals: tuple[Signal, ...], path: str, prune: 
 
 
 def _joined(how: str, parts: Sequence[Part], path: str) -> Joined:
-    if how == "add" and len(parts) > 1:
-        parts = [part for part in parts if not (isinstance(part, Piece) and part.kind == "zero")] or parts[:1]
     gives = [part.gives for part in parts]
     if not gives:
         raise BadInput("a join has at least one part", "none", path)
@@ -162,10 +161,9 @@ def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, pru
         else:
             own = zip(reads, each_of, strict=True)
             parts = [_part(spec, (known[read],), f"{place}<-{read}", prune) for read, spec in own]
-            live = [(part, read) for part, read in zip(parts, reads, strict=True) if not _is_zero(part)]
-            live = live if live and row["join"] == "add" else list(zip(parts, reads, strict=True))
-            reads = [read for _, read in live]
-            joined = _joined(str(row["join"]), [part for part, _ in live], place)
+            counting = _counting(str(row["join"]), parts)
+            reads = [reads[i] for i in counting]
+            joined = _joined(str(row["join"]), [parts[i] for i in counting], place)
         nodes[name] = Node(name, tuple(reads), joined)
         known[name] = joined.gives
     last = str(spec.get("output", next(reversed(nodes), "")))
@@ -186,8 +184,10 @@ def _needed(nodes: Mapping[str, Node], last: str) -> list[Node]:
     return [node for name, node in nodes.items() if name in wanted]
 
 
-def _is_zero(part: Part) -> bool:
-    return isinstance(part, Piece) and part.kind == "zero"
+def _counting(how: str, parts: Sequence[Part]) -> list[int]:
+    """Which parts count in a join: to a sum zeros add nothing, and one of them stands for a sum of nothing else."""
+    zeros = [isinstance(part, Piece) and part.kind == "zero" for part in parts]
+    return [i for i, zero in enumerate(zeros) if how != "add" or not zero] or [0]
 
 
 def _shortcut(signal: Signal, gives: Signal, path: str) -> Part:

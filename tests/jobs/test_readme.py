@@ -28,7 +28,7 @@ def test_python_on_a_page_compiles(page: Path) -> None:
         compile(code, page.name, "exec")
 
 
-@pytest.mark.parametrize("page", ["space", "search", "study"])
+@pytest.mark.parametrize("page", ["space", "search", "study", "build"])
 def test_a_page_that_teaches_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8"), re.DOTALL)
