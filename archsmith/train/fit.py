@@ -10,18 +10,23 @@ of the step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.errors import ArchsmithError
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.train.twins import Crew
 
 Rows = list[int]
+OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
 SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows of a batch are updated
 
 
@@ -29,7 +34,8 @@ SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows o
 class Schedule:
     """How to train. The learning rate rises for `warmup` of the steps, then falls as a cosine (Loshchilov 2017).
 
-    `seed` is that of dropout; without `dropout` only norms over batches are in training mode.
+    `seed` is that of dropout; without `dropout` only norms over batches are in training mode. `optimiser`: "adamw" or
+    "sgd" (Nesterov's momentum of 0.9).
 
     >>> plan = Schedule(steps=100, learning_rate=1.0, warmup=0.1)
     >>> [round(plan.rate(step), 2) for step in (0, 9, 55, 99)]
@@ -44,6 +50,7 @@ class Schedule:
     autocast: bool = False
     seed: int = 0
     dropout: bool = True
+    optimiser: str = "adamw"
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
@@ -277,8 +284,11 @@ def _stream(passes: Callable[[int], Iterable[Rows]], start: int, stop: int) -> I
 
 
 def _optimisers(module: nn.Module, schedule: Schedule) -> tuple[list[torch.optim.Optimizer], Callable[[], None]]:
-    """AdamW for all but the large lookup tables that nothing else uses; those get a sparse Adam, which touches only the
-    rows of the batch (a dense step over 30,000 rows costs more than the rest of a small network)."""
+    """The optimiser for all but the large lookup tables that nothing else uses; those get a sparse Adam, which touches
+    only the rows of the batch (a dense step over 30,000 rows costs more than the rest of a small network)."""
+    if schedule.optimiser not in OPTIMISERS:
+        known = f"there are: {', '.join(OPTIMISERS)}"
+        raise BadInput("an optimiser is one that is known", repr(schedule.optimiser), "", known)
     uses: dict[int, int] = {}
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
@@ -300,13 +310,8 @@ def _optimisers(module: nn.Module, schedule: Schedule) -> tuple[list[torch.optim
     dense = [p for p in module.parameters() if p.requires_grad and id(p) not in sparse]
     decayed = [p for p in dense if p.dim() > 1]
     plain = [p for p in dense if p.dim() <= 1]
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=schedule.learning_rate,
-            fused=True,
-        )
-    ]
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    found = [OPTIMISERS[schedule.optimiser](groups, lr=schedule.learning_rate, fused=True)]
     if tables:
         found.append(torch.optim.SparseAdam([table.weight for table in tables], lr=schedule.learning_rate))
 

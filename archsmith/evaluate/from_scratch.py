@@ -1,0 +1,117 @@
+"""A declared architecture made for real: built, trained on labels from nothing, and judged on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.build import Blueprint, Signal, network, planned
+from archsmith.build.plan import Part as Plan
+from archsmith.errors import BadInput
+from archsmith.evaluate.paper import paper_costs
+from archsmith.evaluate.trained import validation_loss
+from archsmith.space import Value
+from archsmith.tasks.task import Task
+from archsmith.train import Fitted
+from archsmith.train.recipe import Recipe, teach
+from archsmith.trial import Proposal
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What networks of a task are built on: the task, what comes in, and what the task gives to spaces."""
+
+    task: Task
+    signal: Signal
+    given: Mapping[str, Value]
+
+    @classmethod
+    def of(cls, task: Task) -> Ground:
+        """From the task's own example: pictures, or tokens with their mask. Raises `BadInput` for any other."""
+        inputs = task.inputs("train", [0, 1])
+        given: dict[str, Value] = {"classes": int(getattr(task, "classes", 0))}
+        (name, first), *_ = inputs.items()
+        if name == "input_ids":
+            longest = int(max(task.lengths(part).max() for part in ("train", "validation")))
+            tokenizer = getattr(task, "tokenizer", None)
+            given["vocabulary"] = len(tokenizer) if tokenizer is not None else 0
+            return cls(task, Signal((longest,), tokens=True), given)
+        if not first.is_floating_point():
+            law = "networks are built for pictures, series or texts"
+            raise BadInput(law, f"{name}, {first.dtype}", task.name, "give a model to optimise instead")
+        return cls(task, Signal(tuple(first.shape[1:])), given)
+
+    def plan(self, blueprint: Blueprint, architecture: Mapping[str, Value], prune: bool = True) -> Plan:
+        """The plan of one architecture. Raises `BadInput` where it cannot run, or its output is not the task's."""
+        unknown = blueprint.needs - set(self.given)
+        if unknown:
+            law = "a space speaks of what its task has"
+            raise BadInput(law, f"${min(unknown)}", self.task.name, "choose a space for this kind of task")
+        plan = planned(blueprint.static(architecture, self.given), self.signal, prune=prune)
+        if plan.gives.shape != (self.given["classes"],):
+            law = f"a network of this task gives {self.given['classes']} numbers a row"
+            raise BadInput(law, str(plan.gives), self.task.name, "end it with a pool and a linear layer")
+        return plan
+
+    def module(self, plan: Plan, seed: int) -> nn.Module:
+        """A network that takes what the task's models take, by name."""
+        tokens = self.signal.tokens
+        return Reading(network(plan, seed), self.signal.shape[0]) if tokens else network(plan, seed)
+
+
+class Reading(nn.Module):
+    """A network of texts under the names that models of texts have; what is longer than it can read is cut."""
+
+    def __init__(self, inner: nn.Module, longest: int) -> None:
+        super().__init__()
+        self.inner, self.longest = inner, longest
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: object
+    ) -> Tensor:
+        """(B, L) int64 each -> (B, outputs)."""
+        out: Tensor = self.inner(input_ids[:, : self.longest], attention_mask[:, : self.longest])
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class FromScratch:
+    """The evaluator of declared architectures by what they reach after a recipe.
+
+    Values: `loss_points` (100 - quality on validation), `parameters`, `macs`, `weight_bytes`. A proposal's fidelity may
+    ask for less: `epochs` (steps in its place), `share` of the train rows, and others leave the recipe as it is.
+    """
+
+    ground: Ground
+    blueprint: Blueprint
+    recipe: Recipe
+    seed: int = 0
+    progress: Callable[[int], None] | None = None
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Build, train and judge one architecture."""
+        plan = self.ground.plan(self.blueprint, proposal.architecture)
+        wrapped, _ = self.trained(plan, self._recipe(proposal.fidelity))
+        return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
+
+    def trained(self, plan: Plan, recipe: Recipe) -> tuple[nn.Module, Fitted]:
+        """The wrapped network after training, and how that went."""
+        module = self.ground.module(plan, self.seed)
+        wrapped = self.ground.task.wrap(module)
+        fitted = teach(wrapped, self.ground.task, recipe, self.seed, progress=self.progress)
+        if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+            raise FloatingPointError("training did not stay finite")
+        return wrapped.eval(), fitted
+
+    def _recipe(self, fidelity: Mapping[str, float]) -> Recipe:
+        recipe = self.recipe
+        if "share" in fidelity:
+            recipe = replace(recipe, share=fidelity["share"])
+        if "epochs" in fidelity:
+            a_pass = max(1, round(recipe.share * self.ground.task.size("train") / recipe.batch))
+            recipe = replace(recipe, steps=max(1, round(fidelity["epochs"] * a_pass)))
+        return recipe

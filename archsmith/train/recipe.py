@@ -1,0 +1,208 @@
+"""Training from nothing on labels: how rows are varied, what the loss adds, how far the steps go.
+
+B: rows, C: channels, H: height, W: width, K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archsmith.errors import ArchsmithError
+from archsmith.tasks.task import Task
+from archsmith.train.fit import Fitted, Schedule, fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained from nothing. What varies pictures is left alone for all else.
+
+    `smoothing`: of labels (Szegedy et al. 2016). `shift`: most pixels that a picture is moved, mirrored at its edges;
+    `flip`: left to right, half of them; `turn`: most degrees; `cutout`: side of the square that is blanked (DeVries &
+    Taylor 2017); `mixup`: alpha of the Beta distribution that two rows are mixed by (Zhang et al. 2018), 0 for none.
+    `l1` times the mean of |weights|, `activation_l1` and `activation_l2` times the mean of |outputs| and of their
+    squares over activations are added to the loss; L2 on weights is `weight_decay`, decoupled.
+    """
+
+    steps: int
+    batch: int = 128
+    optimiser: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.05
+    clip: float = 1.0
+    smoothing: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    turn: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    l1: float = 0.0
+    activation_l1: float = 0.0
+    activation_l2: float = 0.0
+    autocast: bool = False
+    share: float = 1.0
+
+    def schedule(self, seed: int) -> Schedule:
+        """For the training loop."""
+        return Schedule(
+            self.steps, self.learning_rate, self.warmup, self.weight_decay, self.clip, self.autocast, seed,
+            optimiser=self.optimiser,
+        )  # fmt: skip
+
+
+def teach(
+    wrapped: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    *,
+    validate: Callable[[], float] | None = None,
+    checks: int = 0,
+    checkpoint: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train a wrapped module on the task's train labels, in place.
+
+    Where a batch does not fit into memory, it is halved, and the steps are doubled; so the result's steps tell.
+
+    Raises:
+        ArchsmithError: the loss is not finite many times in a row, or one row does not fit.
+    """
+    batch, felt = recipe.batch, _Felt(wrapped)
+    rows = np.random.default_rng([seed, 1]).permutation(task.size("train"))
+    kept = set(rows[: max(1, round(recipe.share * len(rows)))].tolist()) if recipe.share < 1 else None
+    while True:  # left by return, or by what is raised
+
+        def passes(epoch: int, size: int = batch) -> Iterable[list[int]]:
+            for found in task.batches("train", size, np.random.default_rng([seed, epoch])):
+                chosen = found if kept is None else [row for row in found if row in kept]
+                if chosen:
+                    yield chosen
+
+        # As many rows in smaller batches, each a smaller step.
+        smaller, plan = recipe.batch // batch, recipe.schedule(seed)
+        plan = replace(plan, steps=plan.steps * smaller, learning_rate=plan.learning_rate / smaller**0.5)
+        try:
+            with felt.listening(bool(recipe.activation_l1 or recipe.activation_l2)):
+                return fit(
+                    wrapped,
+                    passes,
+                    _loss(wrapped, task, recipe, seed, felt),
+                    plan,
+                    validate=validate,
+                    checks=checks,
+                    checkpoint=checkpoint,
+                    progress=progress,
+                )
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            if batch == 1:
+                raise ArchsmithError("one row must fit into memory; it does not. Search smaller networks.") from error
+            batch //= 2
+
+
+def _loss(wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt) -> Callable[[list[int]], Tensor]:
+    def loss(rows: list[int]) -> Tensor:
+        rng = np.random.default_rng([seed, 2, len(rows), *rows[:8]])
+        inputs, targets = task.inputs("train", rows), task.targets("train", rows)
+        assert targets is not None
+        pictures = [name for name, value in inputs.items() if value.dim() == 4 and value.is_floating_point()]
+        for name in pictures:
+            inputs[name] = varied(inputs[name], recipe, rng)
+        mixed = recipe.mixup > 0 and all(value.is_floating_point() for value in inputs.values())
+        share, order = 1.0, np.arange(len(rows))
+        if mixed:
+            share, order = float(rng.beta(recipe.mixup, recipe.mixup)), rng.permutation(len(rows))
+            inputs = {name: share * value + (1 - share) * value[order] for name, value in inputs.items()}
+        outputs = wrapped(**inputs)
+        total = share * _task_loss(task, outputs, targets, recipe.smoothing)
+        if mixed:
+            total = total + (1 - share) * _task_loss(task, outputs, targets[order], recipe.smoothing)
+        if recipe.l1:
+            weights = [p for p in wrapped.parameters() if p.dim() > 1]
+            total = total + recipe.l1 * sum(p.abs().sum() for p in weights) / max(1, sum(p.numel() for p in weights))
+        return total + felt.penalty(recipe.activation_l1, recipe.activation_l2)
+
+    return loss
+
+
+def _task_loss(task: Task, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    if not smoothing:
+        return task.loss(outputs, targets)
+    plain = task.loss(outputs, targets)
+    spread = -F.log_softmax(outputs.float(), dim=-1).mean()
+    return (1 - smoothing) * plain + smoothing * spread
+
+
+def varied(x_BCHW: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Pictures moved, flipped, turned and blanked, each by its own draw; (B, C, H, W) -> the same."""
+    rows, _, height, width = x_BCHW.shape
+    if recipe.shift or recipe.flip:
+        moved = rng.integers(-recipe.shift, recipe.shift + 1, (rows, 2))
+        down = _mirrored(np.arange(height) + moved[:, :1], height)
+        right = _mirrored(np.arange(width) + moved[:, 1:], width)
+        if recipe.flip:
+            right = np.where(rng.random((rows, 1)) < 0.5, right[:, ::-1], right)
+        picked = (
+            torch.arange(rows)[:, None, None],
+            torch.from_numpy(down)[:, :, None],
+            torch.from_numpy(right)[:, None],
+        )
+        x_BCHW = x_BCHW.permute(0, 2, 3, 1)[picked].permute(0, 3, 1, 2)
+    if recipe.turn:
+        angle = torch.from_numpy(np.deg2rad(rng.uniform(-recipe.turn, recipe.turn, rows))).float()
+        zero = torch.zeros_like(angle)
+        rows_of = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
+        grid = F.affine_grid(torch.stack(rows_of, 1), list(x_BCHW.shape), align_corners=False)
+        x_BCHW = F.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
+    if recipe.cutout:
+        centre = rng.integers(0, (height, width), (rows, 2))
+        near = [
+            np.abs(np.arange(size)[None] - centre[:, i : i + 1]) * 2 < recipe.cutout
+            for i, size in enumerate((height, width))
+        ]
+        blank = torch.from_numpy(near[0][:, :, None] & near[1][:, None, :])
+        x_BCHW = x_BCHW.masked_fill(blank[:, None], 0.0)
+    return x_BCHW.contiguous()
+
+
+def _mirrored(at: np.ndarray, size: int) -> np.ndarray:
+    at = np.abs(at)
+    return np.where(at >= size, 2 * (size - 1) - at, at)
+
+
+class _Felt:
+    """What activations give in a forward pass, for the loss."""
+
+    KINDS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parts = [part for part in module.modules() if isinstance(part, self.KINDS)]
+        self._seen: list[Tensor] = []
+
+    @contextmanager
+    def listening(self, asked: bool) -> Iterator[None]:
+        """Notes outputs within, where that is asked for."""
+        hooks = [part.register_forward_hook(self._note) for part in self._parts if asked]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _note(self, part: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        if torch.is_grad_enabled():
+            self._seen.append(out)
+
+    def penalty(self, l1: float, l2: float) -> Tensor:
+        """The weighted means of what was noted, which is then forgotten."""
+        means = [l1 * out.abs().mean() + l2 * out.square().mean() for out in self._seen]
+        self._seen.clear()
+        return torch.stack(means).mean() if means else torch.zeros(())

@@ -1,0 +1,72 @@
+"""Declared networks made, trained and judged on real kinds of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from archsmith.build import Declared, known_space
+from archsmith.errors import BadInput
+from archsmith.evaluate.from_scratch import FromScratch, Ground
+from archsmith.space import Architecture
+from archsmith.tasks import ImageClassification
+from archsmith.tasks.pictures import Preparation
+from archsmith.train.recipe import Recipe
+from archsmith.trial import Proposal
+
+RECIPE = Recipe(steps=80, batch=32, learning_rate=3e-3, warmup=0.1)
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> ImageClassification:
+    """Stripes along or across, in any phase: no pixel by itself tells them apart."""
+    rng = np.random.default_rng(0)
+    labels, phase = rng.integers(0, 2, 500), rng.integers(0, 4, 500)
+    wave = 100 + 60 * np.sin((np.arange(8)[None] + phase[:, None]) * np.pi / 2)
+    x = np.where(labels[:, None, None] == 0, wave[:, :, None], wave[:, None, :])[..., None] + rng.normal(
+        0, 20, (500, 8, 8, 3)
+    )
+    file = tmp_path_factory.mktemp("stripes") / "data.npz"
+    np.savez(file, image=x.clip(0, 255).astype(np.uint8), label=labels)
+    prepared = Preparation(8, 8, (0.5,) * 3, (0.25,) * 3)
+    return ImageClassification.from_files(file, prepared=prepared, rng=rng, argument="x")
+
+
+def test_pictures(stripes: ImageClassification) -> None:
+    blueprint = known_space("nb201")
+    evaluate = FromScratch(Ground.of(stripes), blueprint, RECIPE)
+    point = dict.fromkeys(blueprint.space.choices, "skip_connect") | {"0->1": "nor_conv_3x3"}
+    good = evaluate(Proposal(Architecture(point)), np.random.default_rng(0))
+    assert good == evaluate(Proposal(Architecture(point)), np.random.default_rng(1))
+    assert good["loss_points"] < 10 and good["parameters"] > 73_306 - 1000
+    dead = evaluate(Proposal(Architecture(dict.fromkeys(point, "none"))), np.random.default_rng(0))
+    assert dead["loss_points"] > 25 and dead["macs"] < good["macs"]
+
+
+def test_fewer_epochs_are_fewer_steps(stripes: ImageClassification) -> None:
+    evaluate = FromScratch(Ground.of(stripes), known_space("chain"), RECIPE)
+    assert evaluate._recipe({"epochs": 2.0}).steps == 2 * round(stripes.size("train") / 32)
+    assert evaluate._recipe({"epochs": 2.0, "share": 0.5}).steps == round(stripes.size("train") / 32)
+    assert evaluate._recipe({}) == RECIPE
+
+
+def test_texts(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task("classification", rows=96)
+    ground = Ground.of(task)
+    assert ground.given["classes"] == 3 and ground.given["vocabulary"] == 96
+    for name in ("text", "encoder"):
+        blueprint = known_space(name)
+        point = blueprint.space.sample(np.random.default_rng(0))
+        values = FromScratch(ground, blueprint, Recipe(steps=3, batch=16))(Proposal(point), np.random.default_rng(0))
+        assert 0 <= values["loss_points"] <= 100 and values["macs"] > 0
+
+
+def test_a_space_of_another_kind_is_refused(stripes: ImageClassification, tiny_task: Callable[..., Any]) -> None:
+    ground = Ground.of(stripes)
+    with pytest.raises(BadInput, match=r"found \$vocabulary at image-classification"):
+        ground.plan(known_space("text"), known_space("text").space.sample(np.random.default_rng(0)))
+    with pytest.raises(BadInput, match="gives 2 numbers a row; found 7"):
+        ground.plan(Declared({}, ["mean", {"linear": {"out": 7}}]), {})
