@@ -190,7 +190,16 @@ def bench(
 def search(
     context: typer.Context,
     benchmark: Annotated[str | None, typer.Option(help="A table in place of training, as bench takes it.")] = None,
-    space: Annotated[Path | None, typer.Option(help="A space as JSON.")] = None,
+    space: Annotated[str | None, typer.Option(help="A space as JSON; with --task the name of one, too.")] = None,
+    task: Annotated[str | None, typer.Option(help="Networks from nothing: image- or text-classification.")] = None,
+    data: Annotated[str | None, typer.Option(help="Of the task, as in optimize.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Default: split off --data.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Read once, at the end. Default: split off --data.")] = None,
+    text: Annotated[list[str] | None, Column] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
+    target: Annotated[list[str] | None, Targets] = None,
+    runtime: Runtime = "all",
     evaluator: Annotated[str | None, typer.Option(help="package.module:name, with --allow-code.")] = None,
     objective: Annotated[list[str] | None, typer.Option(help="A value to minimise. Repeat it.")] = None,
     strategy: Annotated[str, typer.Option(help="NAME, NAME:OPTION=VALUE,... or optuna:SAMPLER.")] = "portfolio",
@@ -214,15 +223,33 @@ def search(
     """Search a space for its best architectures."""
     run = out or _new_run()
     with _edge(context, run):
+        from archsmith.jobs.scratch import Scratch
         from archsmith.jobs.search import Asked
         from archsmith.jobs.search import search as job
+
+        scratch = None
+        if task is not None or data is not None:
+            scratch = Scratch(
+                task=task or "",
+                data=data or "",
+                space=space or "",
+                validation=validation,
+                holdout=holdout,
+                text=tuple(text) if text else None,
+                label=label,
+                metric=metric,
+                targets=tuple(target or ()),
+                runtime=runtime,
+                seed=seed,
+            )
 
         asked = Asked(
             strategy=strategy,
             trials=trials,
             benchmark=benchmark,
-            space=None if space is None else str(space.absolute()),
+            space=None if scratch else space,
             evaluator=evaluator,
+            scratch=scratch,
             objectives=tuple(objective or ()),
             past=tuple(past or ()),
             executor=executor,
@@ -238,8 +265,13 @@ def search(
             allow_code=allow_code,
         )
         with _progress(quiet or as_json) as progress:
-            job(run, asked, lambda trial: progress.step("search", trial.number + 1, trials))
-    _print_front(run, as_json)
+            job(run, asked, progress)
+    if scratch is None:
+        _print_front(run, as_json)
+    else:
+        from archsmith.report.result import read_result
+
+        _print_result(read_result(run), run, as_json)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.optimize import follow
 from archsmith.jobs.search import follow as follow_search
 from archsmith.jobs.search import read_asked
-from archsmith.report.result import Result
+from archsmith.report.result import Result, read_result
 from archsmith.report.terminal import Progress
 from archsmith.study import RunDirectory
 
@@ -26,8 +26,8 @@ def resume(run: str | Path, progress: Progress | None = None, *, allow_code: boo
     if (asked := read_asked(run)) is not None:
         if (asked.evaluator or asked.allow_code) and not allow_code:
             raise BadInput(LEAVE, str(asked.evaluator), str(run), TRUST)
-        follow_search(Path(run), asked, lambda trial: progress.step("search", trial.number + 1, asked.trials))
-        return None
+        follow_search(Path(run), asked, progress)
+        return read_result(run) if asked.scratch else None
     with RunDirectory.open(run) as opened:
         request = Request.from_json(opened.plan)
         if request.allow_code and not allow_code:

@@ -1,5 +1,7 @@
 """The verb `search`: a study of one space by one strategy, here, in processes, or on a cluster.
 
+What is searched is a table, a space with an evaluator of the user's, or, from nothing, networks for data (scratch.py).
+
     RUN/plan.json     what was asked for
     RUN/study.db      the trials (elsewhere with `store`)
     RUN/front.json    the trials that no other beats, once the study has ended
@@ -21,9 +23,12 @@ from archsmith.errors import BadInput
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
+from archsmith.jobs import scratch
 from archsmith.jobs.bench import made, parsed
+from archsmith.jobs.scratch import Making, Scratch
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
+from archsmith.report.terminal import Progress
 from archsmith.search import strategy, with_prior
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
@@ -33,6 +38,7 @@ from archsmith.study.ray_workers import RayWorkers
 from archsmith.study.tensorboard_tracker import TensorBoard
 from archsmith.study.tracker import Tracker
 from archsmith.study.wandb_tracker import WeightsAndBiases
+from archsmith.train.recipe import Recipe
 from archsmith.trial import Evaluator, Strategy, Trial, pareto, whole
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
@@ -49,7 +55,8 @@ class Asked:
     """What a search was asked to do, as plain data; `plan.json` holds it under "search".
 
     Either `benchmark` (as `bench` takes it), or `space` (a JSON file) with `evaluator` ("package.module:name", which
-    needs `allow_code`, and lies in `folder`) and its `objectives`. `past`: runs of the same space that are learnt from.
+    needs `allow_code`, and lies in `folder`) and its `objectives`, or `scratch`: a task, its data and a space of
+    networks. `past`: runs of the same space that are learnt from.
     """
 
     strategy: str = "portfolio"
@@ -57,6 +64,7 @@ class Asked:
     benchmark: str | None = None
     space: str | None = None
     evaluator: str | None = None
+    scratch: Scratch | None = None
     objectives: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
     executor: str = "local"
@@ -80,6 +88,7 @@ class Asked:
             benchmark=f"{name}{sign}{Path(file).absolute()}" if file else self.benchmark,
             space=str(Path(self.space).absolute()) if self.space else None,
             store=str(Path(self.store).absolute()) if self.store and "://" not in self.store else self.store,
+            scratch=self.scratch.anywhere() if self.scratch else None,
             past=tuple(str(Path(each).absolute()) for each in self.past),
             folder=self.folder or str(Path.cwd()),
         )
@@ -88,7 +97,11 @@ class Asked:
     def from_json(cls, data: Mapping[str, Any]) -> Asked:
         """Raises `BadInput` for what is no request of this version."""
         try:
-            listed = {name: tuple(data[name]) for name in ("objectives", "past", "track") if name in data}
+            listed: dict[str, Any] = {
+                name: tuple(data[name]) for name in ("objectives", "past", "track") if name in data
+            }
+            if data.get("scratch"):
+                listed["scratch"] = Scratch.from_json(data["scratch"])
             return cls(**{**data, **listed})
         except TypeError as error:
             law = "a run's plan must be of this version of archsmith"
@@ -96,9 +109,10 @@ class Asked:
 
     def check(self) -> None:
         """Raise `BadInput` for a request that contradicts itself or names what there is not."""
-        if (self.benchmark is None) == (self.space is None) or (self.space is None) != (self.evaluator is None):
-            law = "a search needs a benchmark, or a space and an evaluator"
-            raise BadInput(law, "", "", "give --benchmark, or --space with --evaluator")
+        given = sum(each is not None for each in (self.benchmark, self.evaluator, self.scratch))
+        if given != 1 or (self.space is None) != (self.evaluator is None):
+            law = "a search needs a benchmark, or a space with an evaluator or with a task and its data"
+            raise BadInput(law, "", "", "give --benchmark, --space with --evaluator, or --space with --task and --data")
         if self.evaluator and not self.allow_code:
             raise BadInput("an evaluator is code and runs only when allowed", self.evaluator, "", "give --allow-code")
         if self.evaluator and not self.objectives:
@@ -122,26 +136,30 @@ class Asked:
             raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
 
 
-def search(out: str | Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
+def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> list[Trial]:
     """Begin a search in a folder that is absent or empty; its front, by the first objective.
 
-    Raises `BadInput` for a request that cannot be carried out; the folder is then as it was.
+    Raises `BadInput` for a request that cannot be carried out; the folder is then as it was. From nothing, the winner
+    is trained and handed over in the end, and `BudgetNotReachable` is raised where it misses a target.
     """
     asked.check()
     asked = asked.anywhere()
     prepared = _prepared(asked)
-    with RunDirectory.create(out, {"search": asdict(asked)}):
-        pass  # from here on any process may join
-    return _worked(Path(out), asked, prepared, on_trial)
+    with RunDirectory.create(out, {"search": asdict(asked)}) as run:
+        if asked.scratch is not None:
+            scratch.pace(run, asked.scratch, asked.trials, asked.minutes)
+    return _worked(Path(out), asked, prepared, progress or Progress())  # from here on any process may join
 
 
-def follow(out: Path, asked: Asked, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
+def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Trial]:
     """Join a search, or go on with it; its front, by the first objective."""
-    return _worked(out, asked, _prepared(asked), on_trial)
+    return _worked(out, asked, _prepared(asked), progress or Progress())
 
 
-def _worked(out: Path, asked: Asked, prepared: Prepared, on_trial: Callable[[Trial], None] | None) -> list[Trial]:
+def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
     space, evaluator, objectives, chosen = prepared
+    if asked.scratch is not None:
+        evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -150,8 +168,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, on_trial: Callable[[Tri
         def tell(trial: Trial) -> None:
             for tracker in trackers:
                 tracker.on_trial(trial)
-            if on_trial:
-                on_trial(trial)
+            progress.step("search", trial.number + 1, asked.trials)
 
         trials = run(
             space,
@@ -163,11 +180,14 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, on_trial: Callable[[Tri
             objectives=objectives,
             executor=_executor(asked),
             on_trial=tell,
-            minutes=asked.minutes,
+            minutes=asked.minutes * scratch.SEARCHING if asked.minutes and asked.scratch else asked.minutes,
             patience=asked.patience,
         )
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    if asked.scratch is not None:
+        with RunDirectory.open(out) as opened:
+            scratch.hand_over(opened, asked.scratch, scratch.best_of(trials), progress)
     return front
 
 
@@ -205,10 +225,14 @@ def _prepared(asked: Asked) -> Prepared:
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
         cold = made(asked.strategy, table, asked.trials, objectives)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
+    name, options = parsed(asked.strategy)
+    if asked.scratch is not None:
+        space, objectives = scratch.grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
+        cold = strategy(name, objectives, budget=asked.trials, **options)
+        return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, cold)
     space = Space.from_json(read_json(Path(str(asked.space))))
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     evaluator.check()
-    name, options = parsed(asked.strategy)
     cold = strategy(name, asked.objectives, budget=asked.trials, **options)
     return space, evaluator, asked.objectives, _warmed(asked, space, cold)
 

@@ -56,7 +56,7 @@ def front(work: Work, final: Final) -> tuple[Variant, ...]:
     measured. All of it on validation."""
     path = work.run.path / "study.db"
     found = [replace(final.best, name="best"), replace(whole_of(final.originals), name="original")]
-    if path.exists():
+    if path.exists() and work.run.finished("latency"):
         setting = work.record("latency")["setting"]
         with closing(Store.read(path)) as store:
             trials = pareto([t for t in store.history() if not t.proposal.fidelity], store.objectives)

@@ -1,0 +1,305 @@
+"""From data and a space, no model: the task, the networks, the trials, and the winner, which is handed over like any
+model that `optimize` is given: on every runtime and precision, measured, with its holdout and its report.
+
+One dial, `minutes`: a few networks of the space are trained for some steps at the start, and their pace says how many
+steps each trial and the winner have. `RUN/stages/pace.json` keeps it, so that every process goes by the same plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archsmith.build import SPACES, Blueprint, Declared, known_space
+from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
+from archsmith.evaluate.from_scratch import FromScratch, Ground
+from archsmith.evaluate.paper import paper_costs
+from archsmith.jobs import shipping, stages
+from archsmith.jobs.case import Case, Request, runs
+from archsmith.jobs.target import Target, parse_targets
+from archsmith.jobs.tell import tell
+from archsmith.jobs.verdict import unmet
+from archsmith.model.load import Loaded
+from archsmith.model.pretrained import read_json
+from archsmith.report.result import Result
+from archsmith.report.terminal import Progress
+from archsmith.space import JSON, Architecture
+from archsmith.study import RunDirectory
+from archsmith.tasks import ImageClassification, Task, TextClassification
+from archsmith.tasks.columns import find_label, find_texts
+from archsmith.tasks.picture_files import read_pictures
+from archsmith.tasks.pictures import Preparation
+from archsmith.tasks.read import read
+from archsmith.tasks.vocabulary import learnt_tokenizer
+from archsmith.train.recipe import Recipe
+from archsmith.trial import Proposal
+
+SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
+PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
+EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
+DRAWN = 100  # architectures, of which one must be able to run
+PICTURES = 256  # that means and deviations are taken of
+TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
+SHIFT = 1 / 8  # of a picture's side
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What networks are searched for, as plain data. `space`: the name of one, or a file of a declared one."""
+
+    task: str
+    data: str
+    space: str
+    validation: str | None = None
+    holdout: str | None = None
+    text: tuple[str, ...] | None = None
+    label: str | None = None
+    metric: str | None = None
+    targets: tuple[str, ...] = ()
+    runtime: str = "all"
+    seed: int = 0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Scratch:
+        """The inverse of `asdict`."""
+        text = data.get("text")
+        return cls(**{**data, "targets": tuple(data["targets"]), "text": None if text is None else tuple(text)})
+
+    def anywhere(self) -> Scratch:
+        """The same, whatever folder it is gone on with from."""
+
+        def whole(path: str | None) -> str | None:
+            return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+
+        space = self.space if self.space in SPACES else str(whole(self.space))
+        files = {name: whole(getattr(self, name)) for name in ("data", "validation", "holdout")}
+        return replace(self, space=space, **files)  # type: ignore[arg-type]
+
+    @property
+    def request(self) -> Request:
+        """The same as `optimize` is asked, of the winner."""
+        return Request(
+            model=f"found in {Path(self.space).stem}", task=self.task, data=self.data, validation=self.validation,
+            holdout=self.holdout, text=self.text, label=self.label, metric=self.metric, targets=self.targets or TARGETS,
+            runtime=self.runtime, seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Making:
+    """The evaluator of a search from nothing, as plain data, so that it goes to any process.
+
+    A network that no target on its own costs allows fails before it is trained.
+    """
+
+    scratch: Scratch
+    recipe: Recipe
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Build, train and judge one network."""
+        ground, blueprint = grounded(self.scratch)
+        too_much = [str(target) for target in over(self.scratch, ground, blueprint, proposal.architecture)]
+        if too_much:
+            raise ValueError(f"it is over {', '.join(too_much)}")
+        return FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng)
+
+
+def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> list[Target]:
+    """The targets on parameters, MACs and size that a network misses on paper."""
+    costs = paper_costs(ground.plan(blueprint, architecture))
+    known = {"parameters": costs["parameters"], "macs": costs["macs"], "size": costs["weight_bytes"]}
+    # int8 weights take a quarter.
+    known["size"] /= 4
+    targets = parse_targets(scratch.targets)
+    return [target for target in targets if target.metric in known and not target.met(known[target.metric])]
+
+
+@cache
+def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
+    """The task and the space, made once a process. Raises `BadInput`."""
+    parse_targets(scratch.targets)  # what is wrong with them is said before any work is done
+    if scratch.task not in TASKS:
+        remedy = f"choose one of {', '.join(TASKS)}"
+        raise BadInput("a search from nothing is for a task that is known", repr(scratch.task), "--task", remedy)
+    blueprint: Blueprint
+    if scratch.space in SPACES:
+        blueprint = known_space(scratch.space)
+    elif Path(scratch.space).is_file():
+        blueprint = Declared.from_json(read_json(Path(scratch.space)))
+    else:
+        raise BadInput(
+            "a space is one that is known, or a file", scratch.space, "--space", f"known: {', '.join(SPACES)}"
+        )
+    ground = Ground.of(TASKS[scratch.task](scratch))
+    fitting(ground, blueprint, np.random.default_rng(0))  # a space of another kind is said before any work is done
+    return ground, blueprint
+
+
+def fitting(ground: Ground, blueprint: Blueprint, rng: np.random.Generator) -> Architecture:
+    """A random architecture that can run on the task. Raises `BadInput`, of the last one, where none of many can."""
+    for attempt in range(DRAWN):
+        point = blueprint.space.sample(rng)
+        try:
+            ground.plan(blueprint, point)
+            return point
+        except BadInput:
+            if attempt == DRAWN - 1:
+                raise
+    raise AssertionError
+
+
+def _images(scratch: Scratch) -> Task:
+    found = read_pictures(scratch.data, scratch.label)
+    first = Preparation(1, 1)
+    height, width, channels = _shape(found.data[0], found.places[0])
+    every = max(1, len(found.data) // PICTURES)
+    plain = Preparation(height, width, (0.0,) * channels, (1.0,) * channels)
+    sample = np.stack(
+        [plain.decode(data, place) for data, place in zip(found.data[::every], found.places[::every], strict=True)]
+    )
+    mean, deviation = (getattr(sample.reshape(-1, channels) / 255, which)(axis=0) for which in ("mean", "std"))
+    prepared = replace(first, height=height, width=width, mean=tuple(mean), std=tuple(np.maximum(deviation, 1e-3)))
+    return ImageClassification.from_files(
+        scratch.data,
+        scratch.validation,
+        scratch.holdout,
+        prepared=prepared,
+        rng=np.random.default_rng([scratch.seed, 0]),
+        label=scratch.label,
+        metric=scratch.metric or "accuracy",
+        argument="x",
+    )
+
+
+def _shape(data: bytes | np.ndarray, place: str) -> tuple[int, int, int]:
+    """(height, width, channels) of a picture: 1 for grey ones, else 3."""
+    if isinstance(data, np.ndarray):
+        channels = 1 if data.ndim == 2 or data.shape[-1] == 1 else 3
+        return int(data.shape[0]), int(data.shape[1]), channels
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width, 1 if image.mode in ("L", "1") else 3
+    except OSError as error:
+        raise BadInput("a picture must be readable", str(error)[:120], place, "take it out or repair it") from None
+
+
+def _texts(scratch: Scratch) -> Task:
+    table = read(scratch.data)
+    columns = find_texts(table, scratch.text, find_label(table, scratch.label))
+    tokenizer = learnt_tokenizer(text for name in columns for text in table.strings(name))
+    return TextClassification.from_files(
+        scratch.data,
+        scratch.validation,
+        scratch.holdout,
+        tokenizer=tokenizer,
+        rng=np.random.default_rng([scratch.seed, 0]),
+        label=scratch.label,
+        text=scratch.text,
+        metric=scratch.metric or "accuracy",
+    )
+
+
+TASKS = {"image-classification": _images, "text-classification": _texts}
+
+
+def recipe_of(ground: Ground) -> Recipe:
+    """How networks of a task are trained, but for the steps: pictures are moved and flipped, batches fit the data."""
+    rows = ground.task.size("train")
+    batch = int(np.clip(2 ** round(np.log2(max(1, rows / 100))), 16, 128))
+    pictures = len(ground.signal.shape) == 3
+    shift = round(SHIFT * ground.signal.shape[-1]) if pictures else 0
+    return Recipe(steps=1, batch=batch, smoothing=0.05, shift=shift, flip=pictures)
+
+
+def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None) -> None:
+    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes."""
+    ground, blueprint = grounded(scratch)
+    recipe = recipe_of(ground)
+    a_pass = max(1, ground.task.size("train") // recipe.batch)
+
+    def measure(folder: Path) -> JSON:
+        if minutes is None:
+            steps = round(EPOCHS * a_pass)
+            return {"trial_steps": steps, "winner_steps": 10 * steps}
+        rng, took = np.random.default_rng([scratch.seed, 3]), []
+        for _ in range(PACED):
+            plan = ground.plan(blueprint, fitting(ground, blueprint, rng))
+            maker = FromScratch(ground, blueprint, recipe, scratch.seed)
+            maker.trained(plan, replace(recipe, steps=1))
+            began = time.perf_counter()
+            maker.trained(plan, replace(recipe, steps=PACING_STEPS))
+            took.append((time.perf_counter() - began) / PACING_STEPS)
+        step = float(np.mean(took))
+        return {
+            "seconds_a_step": step,
+            "trial_steps": max(10, round(SEARCHING * minutes * 60 / trials / step)),
+            "winner_steps": max(10, round(FINISHING * minutes * 60 / step)),
+        }
+
+    run.stage("pace", measure)
+
+
+def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
+    """That of a trial and that of the winner, as they were planned."""
+    planned = read_json(out / "stages" / "pace.json")["result"]
+    recipe = recipe_of(grounded(scratch)[0])
+    return replace(recipe, steps=int(planned["trial_steps"])), replace(recipe, steps=int(planned["winner_steps"]))
+
+
+def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progress: Progress) -> Result:
+    """Train the winner at full length and do with it what `optimize` does with a model that needs no cut.
+
+    Raises `BudgetNotReachable` where it misses a target; all has been written then.
+    """
+    ground, blueprint = grounded(scratch)
+    plan = ground.plan(blueprint, winner)
+    module = ground.module(plan, scratch.seed)
+
+    def train(folder: Path) -> JSON:
+        recipe = recipes(run.path, scratch)[1]
+
+        def step(done: int) -> None:
+            progress.step("winner", done, recipe.steps)
+
+        maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=step)
+        trained, fitted = maker.trained(plan, recipe)
+        torch.save(trained.state_dict(), folder / "weights.pt")
+        return {"steps": fitted.steps, "loss": fitted.loss, "architecture": winner.to_json()}
+
+    run.stage("winner", train)
+    task = TASKS[scratch.task](scratch)  # its holdout is sealed
+    state = torch.load(run.folder("winner") / "weights.pt", weights_only=True)
+    task.wrap(module).load_state_dict(state)
+    example = task.inputs("train", [0, 1])
+    tokenizer = getattr(task, "tokenizer", None)
+    loaded = Loaded(module.eval(), tokenizer, f"found in {Path(scratch.space).stem}", "module", example=example)
+    case = runs(Case(scratch.request, loaded, task, parse_targets(scratch.request.targets)))
+    work = stages.Work(case, run, progress)
+    original = stages.original(work)
+    final = shipping.measure_all(work, shipping.ship_original(work))
+    result = tell(work, original, final)
+    if missed := unmet(result):
+        raise BudgetNotReachable(missed)
+    return result
+
+
+def best_of(trials: Sequence[Any]) -> Architecture:
+    """The architecture that lost least. Raises `ArchsmithError` with the commonest reason where none was trained."""
+    done = [trial for trial in trials if trial.status == "complete"]
+    if not done:
+        reasons = [trial.error for trial in trials if trial.error]
+        common = max(set(reasons), key=reasons.count) if reasons else "none was tried"
+        raise ArchsmithError(f"no network could be trained; the commonest reason: {common}")
+    best: Architecture = min(done, key=lambda trial: (trial.values["loss_points"], trial.number)).proposal.architecture
+    return best

@@ -1,0 +1,118 @@
+"""Search from nothing: data and a space go in, a network that ships comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from archsmith.cli import app
+from archsmith.report.result import read_result
+from archsmith.study import Store
+
+SPACE = {
+    "choices": {"width": [4, 8], "op": ["conv", "separable"], "depth": [1, 2]},
+    "network": [
+        {"conv": {"out": "$width", "kernel": 3}},
+        "batch_norm",
+        "relu",
+        {"repeat": "$depth", "of": [
+            {"pick": "$op", "of": {"conv": {"conv": {"out": "in"}}, "separable": {"separable": {"out": "in"}}}},
+            "batch_norm", "relu"]},
+        "mean",
+        {"linear": {"out": "$classes"}},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with stripes along or across."""
+    rng = np.random.default_rng(0)
+    labels, phase = rng.integers(0, 2, 600), rng.integers(0, 4, 600)
+    wave = 100 + 60 * np.sin((np.arange(8)[None] + phase[:, None]) * np.pi / 2)
+    x = np.where(labels[:, None, None] == 0, wave[:, :, None], wave[:, None, :])[..., None]
+    folder = tmp_path_factory.mktemp("stripes")
+    (folder / "space.json").write_text(json.dumps(SPACE))
+    np.savez(
+        folder / "data.npz", image=(x + rng.normal(0, 20, (600, 8, 8, 3))).clip(0, 255).astype(np.uint8), label=labels
+    )
+    return folder
+
+
+def call(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def asked(folder: Path, out: Path, *more: object) -> tuple[object, ...]:
+    task = ("--task", "image-classification", "--data", folder / "data.npz", "--space", folder / "space.json")
+    return ("search", *task, "--strategy", "random", "--trials", 3, "--runtime", "pytorch", "--out", out, *more)
+
+
+def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path: Path) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run"))
+    assert code == 0, said
+    result = read_result(tmp_path / "run")
+    assert result.holdout is not None and result.holdout.n > 40 and result.holdout.best > 90
+    store = Store.read(tmp_path / "run" / "study.db")
+    trials = store.history()
+    store.close()
+    assert len(trials) == 3 and all(trial.status == "complete" for trial in trials)
+    least = min(trials, key=lambda trial: trial.values["loss_points"])
+    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
+    assert winner["architecture"] == dict(least.proposal.architecture)
+    assert result.best.parameters == least.values["parameters"]
+    program = torch.export.load(tmp_path / "run" / "model" / "model.pt2")
+    assert program.module()(x=torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    code, said = call("resume", tmp_path / "run")
+    assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
+
+
+def test_texts_bring_their_own_words(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    good, bad, other = ["好看", "喜欢", "wonderful"], ["难看", "讨厌", "boring"], ["电影", "这部", "film", "了", "and"]
+    rows = []
+    for number in range(400):
+        label = int(rng.integers(2))
+        words = [*rng.choice(other, 6), *rng.choice(good if label else bad, 2), f"w{number}"]
+        rows.append(f"{label}\t{' '.join(rng.permutation(words))}")
+    (tmp_path / "data.tsv").write_text("label\ttext\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    words = ("--task", "text-classification", "--data", tmp_path / "data.tsv", "--space", "text", "--trials", 2)
+    code, said = call("search", *words, "--strategy", "random", "--runtime", "pytorch", "--out", tmp_path / "run")
+    assert code == 0, said
+    holdout = read_result(tmp_path / "run").holdout
+    assert holdout is not None and holdout.best > 75
+
+
+BAD: list[tuple[tuple[str, ...], str]] = [
+    (("--space", "nb301"), "a space is one that is known, or a file; found nb301"),
+    (("--space", "text"), "found $vocabulary at image-classification"),
+    (("--task", "speech"), "choose one of image-classification"),
+    (("--benchmark", "nb201-cifar10=x.npz"), "give --benchmark, --space with --evaluator, or --space with --task"),
+    (("--target", "latency<=fast"), "latency<=fast"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[words[1] for words, _ in BAD])
+def test_what_cannot_be_searched_is_said_on_one_line(
+    stripes: Path, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run"), *words)
+    assert code == 2 and says.lower() in said.lower() and said.startswith("error:"), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_every_network_fails_the_common_reason_is_said_and_the_trials_are_kept(
+    stripes: Path, tmp_path: Path
+) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run", "--target", "parameters<=10"))
+    assert code == 2 and "the commonest reason: ValueError: it is over parameters<=10" in said, said
+    store = Store.read(tmp_path / "run" / "study.db")
+    assert [trial.status for trial in store.history()] == ["failed"] * 3
+    store.close()
