@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,22 +86,30 @@ def run(part: nn.Module, x: Any, mask: Tensor | None) -> Tensor:
     return out
 
 
-def network(plan: Part, seed: int = 0) -> Network:
-    """The module, its weights drawn from `seed`."""
+def network(plan: Part, seed: int = 0, module_of: Callable[[Piece], nn.Module] | None = None) -> Network:
+    """The module, its weights drawn from `seed`; or of modules that are there already, with `module_of`."""
+    if module_of is not None:
+        return Network(_module(plan, module_of))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Network(_module(plan))
+        return Network(_module(plan, new))
 
 
-def _module(part: Part) -> nn.Module:
+def new(piece: Piece) -> nn.Module:
+    """A module of its own, its weights drawn from torch's generator."""
+    return made(piece.kind, json.loads(piece.options), piece.gets)
+
+
+def _module(part: Part, module_of: Callable[[Piece], nn.Module]) -> nn.Module:
     if isinstance(part, Piece):
-        return made(part.kind, json.loads(part.options), part.gets)
+        return module_of(part)
     if isinstance(part, Chain):
-        return Series(_module(each) for each in part.parts)
+        return Series(_module(each, module_of) for each in part.parts)
     if isinstance(part, Joined):
-        parts = [_module(each) for each in part.parts]
+        parts = [_module(each, module_of) for each in part.parts]
         dimension = 1 if len(part.gives.shape) == 3 else len(part.gives.shape)
         return parts[0] if not part.how else Join(part.how, parts, dimension)
     if isinstance(part, Graph):
-        return Wiring(part.inputs, [(n.name, n.reads) for n in part.nodes], [_module(n.joined) for n in part.nodes])
+        parts = [_module(node.joined, module_of) for node in part.nodes]
+        return Wiring(part.inputs, [(node.name, node.reads) for node in part.nodes], parts)
     raise AssertionError(part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -265,13 +266,18 @@ KINDS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
+@cache
+def _takes(kind: str) -> inspect.Signature:
+    return inspect.signature(KINDS[kind])
+
+
 def made(kind: str, options: Mapping[str, Any], signal: Signal) -> nn.Module:
     """The module. Raises `ValueError` or `TypeError` for options that it does not take or an input that is none of its.
 
     >>> made("conv", {"out": "in*2", "kernel": 3, "stride": 2}, Signal((3, 32, 32)))
     Conv2d(3, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), bias=False)
     """
-    takes = inspect.signature(KINDS[kind])
+    takes = _takes(kind)
     try:
         takes.bind(signal, **options)
     except TypeError as error:

@@ -201,22 +201,24 @@ def _piece(kind: str, options: Mapping[str, Any], signal: Signal, path: str) -> 
     if kind not in KINDS:
         raise BadInput("a module is one that is known", repr(kind), path, f"there are: {', '.join(KINDS)}")
     written = json.dumps(options, sort_keys=True)
-    try:
-        return Piece(kind, written, signal, _gives(kind, written, signal), path)
-    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+    gives = _gives(kind, written, signal)
+    if isinstance(gives, str):
         law = f"{kind} must be able to run on what it gets"
-        raise BadInput(
-            law, f"{signal}: {first_line(error)}", path, "change its options or what comes before"
-        ) from error
+        raise BadInput(law, f"{signal}: {gives}", path, "change its options or what comes before")
+    return Piece(kind, written, signal, gives, path)
 
 
 @cache
-def _gives(kind: str, options: str, signal: Signal) -> Signal:
-    with torch.device("meta"), torch.no_grad():
-        module: nn.Module = made(kind, json.loads(options), signal)
-        out = module.eval()(signal.example())
+def _gives(kind: str, options: str, signal: Signal) -> Signal | str:
+    """What a module gives, or why it cannot run."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            module: nn.Module = made(kind, json.loads(options), signal)
+            out = module.eval()(signal.example())
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+        return first_line(error)
     if any(size < 1 for size in out.shape):
-        raise ValueError(f"nothing is left of it: {tuple(out.shape[1:])}")
+        return f"nothing is left of it: {tuple(out.shape[1:])}"
     return Signal(tuple(out.shape[1:]))
 
 

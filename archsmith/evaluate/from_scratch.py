@@ -59,8 +59,11 @@ class Ground:
 
     def module(self, plan: Plan, seed: int) -> nn.Module:
         """A network that takes what the task's models take, by name."""
-        tokens = self.signal.tokens
-        return Reading(network(plan, seed), self.signal.shape[0]) if tokens else network(plan, seed)
+        return self.reading(network(plan, seed))
+
+    def reading(self, built: nn.Module) -> nn.Module:
+        """A built network that takes what the task's models take, by name."""
+        return Reading(built, self.signal.shape[0]) if self.signal.tokens else built
 
 
 class Reading(nn.Module):

@@ -95,7 +95,7 @@ def teach(
                 return fit(
                     wrapped,
                     passes,
-                    _loss(wrapped, task, recipe, seed, felt),
+                    losing(wrapped, task, recipe, seed, felt),
                     plan,
                     validate=validate,
                     checks=checks,
@@ -108,7 +108,11 @@ def teach(
             batch //= 2
 
 
-def _loss(wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt) -> Callable[[list[int]], Tensor]:
+def losing(
+    wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt | None = None
+) -> Callable[[list[int]], Tensor]:
+    """rows -> the loss of the recipe, on varied rows; without what it asks of activations where nobody `felt` them."""
+
     def loss(rows: list[int]) -> Tensor:
         rng = np.random.default_rng([seed, 2, len(rows), *rows[:8]])
         inputs, targets = task.inputs("train", rows), task.targets("train", rows)
@@ -128,7 +132,7 @@ def _loss(wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt
         if recipe.l1:
             weights = [p for p in wrapped.parameters() if p.dim() > 1]
             total = total + recipe.l1 * sum(p.abs().sum() for p in weights) / max(1, sum(p.numel() for p in weights))
-        return total + felt.penalty(recipe.activation_l1, recipe.activation_l2)
+        return total if felt is None else total + felt.penalty(recipe.activation_l1, recipe.activation_l2)
 
     return loss
 

@@ -1,0 +1,125 @@
+"""One set of weights for all architectures of a declared space: trained once, then asked about any of them.
+
+Single path one-shot (Guo et al. 2020, "SPOS"): each step trains the network of one architecture drawn at random. With
+more than one drawn a step, the largest and the smallest among them, it is the sandwich rule (Yu et al. 2020).
+
+Weights are shared where two networks have the same module, with the same options and widths, at the same place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.build import Blueprint, network
+from archsmith.build.pieces import made
+from archsmith.build.plan import Part as Plan
+from archsmith.build.plan import Piece, pieces
+from archsmith.compress.norms import recalibrate
+from archsmith.errors import BadInput
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.paper import paper_costs
+from archsmith.evaluate.trained import validation_loss
+from archsmith.space import Architecture
+from archsmith.space.choice import digest
+from archsmith.train import Fitted, fit
+from archsmith.train.recipe import Recipe, losing
+from archsmith.trial import Proposal
+
+COVERED = 300  # architectures whose modules are there before training begins
+CALIBRATED = 8  # batches that norms are measured anew on for one network
+
+
+class Shared(nn.Module):
+    """The modules of all networks of a space, by place, kind, options and input; made when first asked for."""
+
+    def __init__(self, ground: Ground, blueprint: Blueprint, seed: int = 0) -> None:
+        super().__init__()
+        self.ground, self.blueprint, self.seed = ground, blueprint, seed
+        self.bank = nn.ModuleDict()
+        rng = np.random.default_rng([seed, 11])
+        for _ in range(COVERED):
+            plan = self.drawn(rng)[1]
+            for piece in pieces(plan):
+                self.module_of(piece)
+
+    def drawn(self, rng: np.random.Generator) -> tuple[Architecture, Plan]:
+        """A random architecture that can run, with its plan. Raises `BadInput` where there is none."""
+        for _ in range(100):
+            point = self.blueprint.space.sample(rng)
+            try:
+                return point, self.ground.plan(self.blueprint, point, prune=False)
+            except BadInput:
+                continue
+        raise BadInput("a space has networks that run on the task", "none in a hundred", "--space")
+
+    def module_of(self, piece: Piece) -> nn.Module:
+        """The shared module of one place."""
+        key = digest([piece.path, piece.kind, piece.options, list(piece.gets.shape)])
+        if key not in self.bank:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
+                self.bank[key] = made(piece.kind, json.loads(piece.options), piece.gets)
+        return self.bank[key]
+
+    def network(self, plan: Plan) -> nn.Module:
+        """The wrapped network of a plan, on the shared weights."""
+        inner = network(plan, module_of=self.module_of)
+        return self.ground.task.wrap(self.ground.reading(inner))
+
+
+def train_shared(
+    shared: Shared,
+    recipe: Recipe,
+    *,
+    paths: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train the shared weights on labels, in place: each step the mean loss of `paths` networks; of more than one, the
+    first is the largest and the second the smallest of as many as are drawn (by MACs)."""
+    task, seed = shared.ground.task, shared.seed
+
+    def loss(rows: list[int]) -> Tensor:
+        rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
+        plans = [shared.drawn(rng)[1] for _ in range(max(paths, 4) if paths > 1 else 1)]
+        if paths > 1:
+            plans.sort(key=lambda plan: paper_costs(plan)["macs"])
+            plans = [plans[-1], plans[0], *plans[1:-1]][:paths]
+        each = [losing(shared.network(plan), task, recipe, seed)(rows) for plan in plans]
+        return torch.stack(each).mean()
+
+    def passes(epoch: int) -> Any:
+        return task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
+
+    return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightShared:
+    """The evaluator of architectures by the shared weights: norms measured anew on train rows, then validation.
+
+    Values: `loss_points` on validation, `parameters`, `macs`, `weight_bytes`.
+    """
+
+    shared: Shared
+    calibration: Sequence[dict[str, Tensor]]
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Judge one architecture without training."""
+        ground = self.shared.ground
+        plan = ground.plan(self.shared.blueprint, proposal.architecture, prune=False)
+        wrapped = self.shared.network(plan).eval()
+        recalibrate(wrapped, self.calibration)
+        return {"loss_points": validation_loss(wrapped, ground.task), **paper_costs(plan)}
+
+
+def calibration_of(ground: Ground, batch: int) -> list[dict[str, Tensor]]:
+    """Train batches that norms are measured on, the same for every network."""
+    rows = np.random.default_rng(13).permutation(ground.task.size("train"))[: CALIBRATED * batch]
+    return [ground.task.inputs("train", rows[at : at + batch].tolist()) for at in range(0, len(rows), batch)]
