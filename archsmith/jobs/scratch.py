@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from archsmith.build import SPACES, Blueprint, Declared, known_space
 from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
+from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs import shipping, stages
 from archsmith.jobs.case import Case, Request, runs
 from archsmith.jobs.target import Target, parse_targets
@@ -42,6 +43,8 @@ from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal
 
 SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
+ONE_SHOT = {"spos": 1, "sandwich": 4}  # networks that share weights are trained so many at once
+SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
 DRAWN = 100  # architectures, of which one must be able to run
@@ -105,10 +108,53 @@ class Making:
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Build, train and judge one network."""
         ground, blueprint = grounded(self.scratch)
-        too_much = [str(target) for target in over(self.scratch, ground, blueprint, proposal.architecture)]
-        if too_much:
-            raise ValueError(f"it is over {', '.join(too_much)}")
+        check_costs(self.scratch, ground, blueprint, proposal.architecture)
         return FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The evaluator of a one-shot search: networks on the weights that were trained once, in `RUN/shared`."""
+
+    scratch: Scratch
+    run: str
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Judge one network without training it."""
+        judge = _shared(self.scratch, self.run)
+        check_costs(self.scratch, judge.shared.ground, judge.shared.blueprint, proposal.architecture)
+        return judge(proposal, rng)
+
+
+@cache
+def _shared(scratch: Scratch, run: str) -> WeightShared:
+    """Read once a process."""
+    ground, blueprint = grounded(scratch)
+    shared = Shared(ground, blueprint, scratch.seed)
+    shared.load_state_dict(torch.load(Path(run) / "shared" / "weights.pt", weights_only=True))
+    return WeightShared(shared, calibration_of(ground, recipe_of(ground).batch))
+
+
+def share(run: RunDirectory, scratch: Scratch, paths: int, progress: Progress) -> None:
+    """Train one set of weights for all networks of the space, `paths` of them a step; `RUN/shared` keeps it."""
+    ground, blueprint = grounded(scratch)
+
+    def train(folder: Path) -> JSON:
+        recipe = recipes(run.path, scratch)[0]
+        shared = Shared(ground, blueprint, scratch.seed)
+        tell = partial(progress.step, "shared weights", total=recipe.steps)
+        fitted = train_shared(shared, recipe, paths=paths, progress=tell)
+        torch.save(shared.state_dict(), folder / "weights.pt")
+        return {"steps": fitted.steps, "loss": fitted.loss}
+
+    run.stage("shared", train)
+
+
+def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
+    """Raise `ValueError` for a network that a target on its costs rules out."""
+    too_much = [str(target) for target in over(scratch, ground, blueprint, architecture)]
+    if too_much:
+        raise ValueError(f"it is over {', '.join(too_much)}")
 
 
 def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> list[Target]:
@@ -222,8 +268,9 @@ def recipe_of(ground: Ground) -> Recipe:
     return Recipe(steps=1, batch=batch, smoothing=0.05, shift=shift, flip=pictures)
 
 
-def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None) -> None:
-    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes."""
+def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None, paths: int = 0) -> None:
+    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. With `paths`,
+    trials share weights, and the steps are those of the weights, with so many networks each."""
     ground, blueprint = grounded(scratch)
     recipe = recipe_of(ground)
     a_pass = max(1, ground.task.size("train") // recipe.batch)
@@ -231,7 +278,7 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
     def measure(folder: Path) -> JSON:
         if minutes is None:
             steps = round(EPOCHS * a_pass)
-            return {"trial_steps": steps, "winner_steps": 10 * steps}
+            return {"trial_steps": (10 if paths else 1) * steps, "winner_steps": 10 * steps}
         rng, took = np.random.default_rng([scratch.seed, 3]), []
         for _ in range(PACED):
             plan = ground.plan(blueprint, fitting(ground, blueprint, rng))
@@ -243,7 +290,7 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
         step = float(np.mean(took))
         return {
             "seconds_a_step": step,
-            "trial_steps": max(10, round(SEARCHING * minutes * 60 / trials / step)),
+            "trial_steps": max(10, round(SEARCHING * minutes * 60 / step / (SHARED * paths if paths else trials))),
             "winner_steps": max(10, round(FINISHING * minutes * 60 / step)),
         }
 

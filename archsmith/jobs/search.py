@@ -147,7 +147,7 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     prepared = _prepared(asked)
     with RunDirectory.create(out, {"search": asdict(asked)}) as run:
         if asked.scratch is not None:
-            scratch.pace(run, asked.scratch, asked.trials, asked.minutes)
+            scratch.pace(run, asked.scratch, asked.trials, asked.minutes, paths_of(asked))
     return _worked(Path(out), asked, prepared, progress or Progress())  # from here on any process may join
 
 
@@ -158,7 +158,11 @@ def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Tr
 
 def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
     space, evaluator, objectives, chosen = prepared
-    if asked.scratch is not None:
+    if asked.scratch is not None and paths_of(asked):
+        with RunDirectory.open(out, wait=True) as held:
+            scratch.share(held, asked.scratch, paths_of(asked), progress)
+        evaluator = scratch.Sharing(asked.scratch, str(out.absolute()))
+    elif asked.scratch is not None:
         evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
@@ -186,7 +190,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
     if asked.scratch is not None:
-        with RunDirectory.open(out) as opened:
+        with RunDirectory.open(out, wait=True) as opened:
             scratch.hand_over(opened, asked.scratch, scratch.best_of(trials), progress)
     return front
 
@@ -226,6 +230,9 @@ def _prepared(asked: Asked) -> Prepared:
         cold = made(asked.strategy, table, asked.trials, objectives)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
     name, options = parsed(asked.strategy)
+    if asked.scratch is None and name in scratch.ONE_SHOT:
+        raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
+    name = "evolution" if name in scratch.ONE_SHOT else name
     if asked.scratch is not None:
         space, objectives = scratch.grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
         cold = strategy(name, objectives, budget=asked.trials, **options)
@@ -235,6 +242,11 @@ def _prepared(asked: Asked) -> Prepared:
     evaluator.check()
     cold = strategy(name, asked.objectives, budget=asked.trials, **options)
     return space, evaluator, asked.objectives, _warmed(asked, space, cold)
+
+
+def paths_of(asked: Asked) -> int:
+    """How many networks share a step of a one-shot method; 0 for any other strategy."""
+    return scratch.ONE_SHOT.get(parsed(asked.strategy)[0], 0)
 
 
 def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:

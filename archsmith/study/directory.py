@@ -78,13 +78,14 @@ class RunDirectory:
                 raise
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """Go on with a run. Raises `BadInput` where there is none, or where a living process holds it."""
+    def open(cls, path: str | Path, wait: bool = False) -> RunDirectory:
+        """Go on with a run. Raises `BadInput` where there is none, or where a living process holds it; with `wait`,
+        it is waited for."""
         path = Path(path)
         if not (path / PLAN).is_file():
             raise BadInput("a run is a folder with a plan.json", "none", str(path), "start one with archsmith optimize")
         with _usable(path):
-            lock = _take_lock(path)
+            lock = _take_lock(path, wait)
             try:
                 return cls._held(path, lock)
             except BaseException:
@@ -197,11 +198,11 @@ class RunDirectory:
         _clear(self.path / ".scratch")
 
 
-def _take_lock(path: Path) -> int:
+def _take_lock(path: Path, wait: bool = False) -> int:
     """A descriptor that holds the folder. The system lets go of it when the process dies, however that is."""
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         holder = os.read(descriptor, 100).decode(errors="replace")
         os.close(descriptor)

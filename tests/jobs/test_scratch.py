@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,20 @@ def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path:
     assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
 
 
+@pytest.mark.parametrize("strategy", ["spos", "sandwich"])
+def test_weights_are_trained_once_for_all_networks(stripes: Path, tmp_path: Path, strategy: str) -> None:
+    more = ("--strategy", strategy, "--trials", 6)
+    code, said = call(*asked(stripes, tmp_path / "run", *more))
+    assert code == 0, said
+    store = Store.read(tmp_path / "run" / "study.db")
+    trials = store.history()
+    store.close()
+    assert len(trials) == 6 and max(trial.seconds for trial in trials) < 5
+    assert (tmp_path / "run" / "shared" / "weights.pt").is_file()
+    holdout = read_result(tmp_path / "run").holdout
+    assert holdout is not None and holdout.best > 90
+
+
 def test_texts_bring_their_own_words(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     good, bad, other = ["好看", "喜欢", "wonderful"], ["难看", "讨厌", "boring"], ["电影", "这部", "film", "了", "and"]
@@ -96,6 +113,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "speech"), "choose one of image-classification"),
     (("--benchmark", "nb201-cifar10=x.npz"), "give --benchmark, --space with --evaluator, or --space with --task"),
     (("--target", "latency<=fast"), "latency<=fast"),
+    (("--strategy", "darts"), "there are: random, grid"),
 ]
 
 
@@ -116,3 +134,24 @@ def test_where_every_network_fails_the_common_reason_is_said_and_the_trials_are_
     store = Store.read(tmp_path / "run" / "study.db")
     assert [trial.status for trial in store.history()] == ["failed"] * 3
     store.close()
+
+
+def test_a_search_that_was_killed_goes_on_and_others_may_join(stripes: Path, tmp_path: Path) -> None:
+    words = [str(word) for word in asked(stripes, tmp_path / "run", "--trials", 6)]
+    command = [sys.executable, "-m", "archsmith"]
+    first = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (tmp_path / "run" / "study.db").exists():
+        time.sleep(0.1)
+    time.sleep(2)
+    first.kill()
+    first.wait()
+    both = [subprocess.Popen([*command, "resume", str(tmp_path / "run")], stdout=subprocess.PIPE) for _ in range(2)]
+    assert [each.wait(200) for each in both] == [0, 0]
+    for each in both:
+        assert each.stdout is not None
+        each.stdout.close()
+    store = Store.read(tmp_path / "run" / "study.db")
+    assert [trial.status for trial in store.history()] == ["complete"] * 6
+    store.close()
+    assert read_result(tmp_path / "run").holdout is not None
