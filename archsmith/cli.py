@@ -210,7 +210,7 @@ def search(
     trial_minutes: Annotated[float | None, typer.Option(help="Wall-clock of one trial.")] = None,
     trial_gigabytes: Annotated[float | None, typer.Option(help="Memory of one trial, GiB.")] = None,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Default: 1; on Ray, its CPUs.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
     store: Annotated[str | None, typer.Option(help="A file or a database URL. Default: RUN/study.db.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow. Repeat it.")] = None,
@@ -275,7 +275,7 @@ def search(
 
 
 @app.command()
-def dashboard(context: typer.Context, run: Run, port: Annotated[int, typer.Option()] = 8080) -> None:
+def dashboard(context: typer.Context, run: Run, port: Annotated[int, typer.Option(min=1, max=65535)] = 8080) -> None:
     """Open optuna-dashboard on a run's study."""
     with _edge(context):
         from archsmith.jobs.dashboard import dashboard as job

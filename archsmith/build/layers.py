@@ -66,17 +66,42 @@ class Patches(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM or GRU; padding at the end does not reach the places before it, in the forward direction."""
+    """LSTMs or GRUs on one another. The backward direction begins at the last place that is no padding."""
+
+    masked = True
 
     def __init__(self, kind: str, inside: int, outside: int, both: bool, depth: int) -> None:
         super().__init__()
         make = nn.LSTM if kind == "lstm" else nn.GRU
-        self.body = make(inside, outside, depth, batch_first=True, bidirectional=both)
+        widths = [inside] + [outside * (1 + both)] * (depth - 1)
+        self.ahead = nn.ModuleList(make(width, outside, batch_first=True) for width in widths)
+        self.back = nn.ModuleList(make(width, outside, batch_first=True) for width in widths if both)
 
-    def forward(self, x_BLC: Tensor) -> Tensor:
+    def forward(self, x_BLC: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """(B, L, C) -> (B, L, C'), C' twice the width in both directions."""
-        out: Tensor = self.body(x_BLC)[0]
+        order_BL = None if mask_BL is None else _turned(mask_BL)
+        for i, ahead in enumerate(self.ahead):
+            out_BLC: Tensor = ahead(x_BLC)[0]
+            if len(self.back):
+                out_BLC = torch.cat([out_BLC, _backward(self.back[i], x_BLC, order_BL)], 2)
+            x_BLC = out_BLC
+        return x_BLC
+
+
+def _turned(mask_BL: Tensor) -> Tensor:
+    """(B, L): each row's places from its last that is no padding to its first; padding stays where it is."""
+    places = torch.arange(mask_BL.shape[1], device=mask_BL.device)[None]
+    last = mask_BL.long().sum(1, keepdim=True) - 1
+    return torch.where(places <= last, last - places, places)
+
+
+def _backward(part: nn.Module, x_BLC: Tensor, order_BL: Tensor | None) -> Tensor:
+    """What a recurrence gives that runs from the end to the beginning, each place's at its place."""
+    if order_BL is None:
+        out: Tensor = part(x_BLC.flip(1))[0].flip(1)
         return out
+    taken: Tensor = part(x_BLC.gather(1, order_BL[..., None].expand(-1, -1, x_BLC.shape[2])))[0]
+    return taken.gather(1, order_BL[..., None].expand(-1, -1, taken.shape[2]))
 
 
 class Attention(nn.Module):

@@ -64,19 +64,18 @@ class Wiring(nn.Module):
 
     masked = True
 
-    def __init__(self, inputs: int, reads: list[tuple[str, tuple[str, ...]]], parts: list[nn.Module]) -> None:
+    def __init__(self, nodes: list[tuple[str, tuple[str, ...], bool]], parts: list[nn.Module]) -> None:
         super().__init__()
-        self.inputs, self.reads, self.parts = inputs, reads, nn.ModuleList(parts)
+        self.nodes, self.parts = nodes, nn.ModuleList(parts)
 
     def forward(self, x: Tensor | list[Tensor], mask: Tensor | None = None) -> Tensor:
         """The last node's output; several inputs come in a list."""
         given = x if isinstance(x, list) else [x]
         known = {f"{INPUT}{i}": each for i, each in enumerate(given)} | {INPUT: given[0]}
         out = given[0]
-        for (name, reads), part in zip(self.reads, self.parts, strict=True):
+        for (name, reads, joins), part in zip(self.nodes, self.parts, strict=True):
             asked = [known[read] for read in reads]
-            single = len(asked) == 1 and not isinstance(part, Join)
-            out = known[name] = run(part, asked[0] if single else asked, mask)
+            out = known[name] = run(part, asked if joins or len(asked) > 1 else asked[0], mask)
         return out
 
 
@@ -111,5 +110,5 @@ def _module(part: Part, module_of: Callable[[Piece], nn.Module]) -> nn.Module:
         return parts[0] if not part.how else Join(part.how, parts, dimension)
     if isinstance(part, Graph):
         parts = [_module(node.joined, module_of) for node in part.nodes]
-        return Wiring(part.inputs, [(node.name, node.reads) for node in part.nodes], parts)
+        return Wiring([(node.name, node.reads, bool(node.joined.how)) for node in part.nodes], parts)
     raise AssertionError(part)

@@ -48,6 +48,10 @@ def convolution(
     """A convolution of a picture or a sequence, padded so that stride alone changes the size."""
     inside, outside = signal.channels, width(out, signal)
     shared = width(groups, signal)
+    if kernel < 1 or (kernel % 2 == 0 and len(signal.shape) == 3):
+        raise ValueError(
+            f"the kernel of a picture's convolution is odd, so that stride alone changes the size: {kernel}"
+        )
     if len(signal.shape) == 3:
         return nn.Conv2d(inside, outside, kernel, stride, dilation * (kernel // 2), dilation, shared, bias)
     sequence(signal)
@@ -136,9 +140,9 @@ def patches(signal: Signal, size: int, out: int) -> nn.Module:
 def recurrent(kind: str) -> Callable[..., nn.Module]:
     """LSTM or GRU over a sequence, in one direction or both."""
 
-    def make(signal: Signal, out: int, both: bool = False, depth: int = 1) -> nn.Module:
+    def make(signal: Signal, out: Width, both: bool = False, depth: int = 1) -> nn.Module:
         sequence(signal)
-        return layers.Recurrent(kind, signal.channels, out, both, depth)
+        return layers.Recurrent(kind, signal.channels, width(out, signal), both, depth)
 
     return make
 

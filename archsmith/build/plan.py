@@ -103,6 +103,8 @@ def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Pa
     if len(signals) > 1:
         raise BadInput("only a graph reads several inputs", f"{kind} gets {len(signals)}", path)
     if kind in JOINS:
+        if not isinstance(options, list) or not options:
+            raise BadInput(f"{kind} has a list of parts", repr(options)[:60], path)
         parts = [_part(each, signals, f"{path}/{kind}{i}", prune) for i, each in enumerate(options)]
         return _joined(kind, [parts[i] for i in _counting(kind, parts)], path)
     if kind == "residual":
@@ -125,6 +127,8 @@ def _joined(how: str, parts: Sequence[Part], path: str) -> Joined:
     if not gives:
         raise BadInput("a join has at least one part", "none", path)
     first = gives[0]
+    if how not in JOINS:
+        raise BadInput("a join is one that is known", repr(how), path, f"there are: {', '.join(JOINS)}")
     if how != "concat":
         if any(other != first for other in gives):
             law = "parts that are added or multiplied give the same shape"
@@ -140,15 +144,20 @@ def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, pru
 
     Without a join, the part reads all of them itself. `"unread": true` leaves out what another node has read.
     """
+    rows = spec.get("nodes") if isinstance(spec, Mapping) else None
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and {"name", "from"} <= set(row) for row in rows):
+        raise BadInput('a graph has "nodes", each with a name and what it reads from', repr(spec)[:60], path)
     known: dict[str, Signal] = {f"{INPUT}{i}": signal for i, signal in enumerate(signals)}
     known[INPUT] = signals[0]
     nodes: dict[str, Node] = {}
-    for row in spec["nodes"]:
+    for row in rows:
         name, place = str(row["name"]), f"{path}/{row['name']}"
         reads = [str(each) for each in row["from"]]
         if row.get("unread"):
             read = {each for node in nodes.values() for each in node.reads}
             reads = [each for each in reads if each not in read]
+        if not reads:
+            raise BadInput("a node reads from something", "nothing", place)
         unknown = [each for each in reads if each not in known]
         if unknown or name in known:
             law = "a node has a name of its own and reads from nodes before it"
@@ -159,6 +168,8 @@ def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, pru
             part: Part = _part(of, tuple(known[each] for each in reads), place, prune)
             joined = Joined("", (part,), part.gives)
         else:
+            if len(each_of) != len(reads):
+                raise BadInput("a node has a part for each that it reads", f"{len(each_of)} for {len(reads)}", place)
             own = zip(reads, each_of, strict=True)
             parts = [_part(spec, (known[read],), f"{place}<-{read}", prune) for read, spec in own]
             counting = _counting(str(row["join"]), parts)
@@ -200,6 +211,8 @@ def _shortcut(signal: Signal, gives: Signal, path: str) -> Part:
 def _piece(kind: str, options: Mapping[str, Any], signal: Signal, path: str) -> Piece:
     if kind not in KINDS:
         raise BadInput("a module is one that is known", repr(kind), path, f"there are: {', '.join(KINDS)}")
+    if not isinstance(options, Mapping):
+        raise BadInput(f"the options of {kind} are an object", repr(options)[:60], path)
     written = json.dumps(options, sort_keys=True)
     gives = _gives(kind, written, signal)
     if isinstance(gives, str):
@@ -219,7 +232,12 @@ def _gives(kind: str, options: str, signal: Signal) -> Signal | str:
         return first_line(error)
     if any(size < 1 for size in out.shape):
         return f"nothing is left of it: {tuple(out.shape[1:])}"
-    return Signal(tuple(out.shape[1:]))
+    padded = signal.tokens or signal.masked
+    if padded and out.dim() == 3 and out.shape[1] != signal.shape[0]:
+        return "behind tokens the number of places stays, or padding could not be told from text"
+    if padded and out.dim() == 2 and not getattr(module, "masked", False):
+        return "behind tokens places come together by mean, max, last or attentive, which leave padding out"
+    return Signal(tuple(out.shape[1:]), masked=padded and out.dim() == 3)
 
 
 def _word(spec: JSON, path: str) -> tuple[str, Any]:

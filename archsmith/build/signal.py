@@ -18,6 +18,7 @@ class Signal:
 
     shape: tuple[int, ...]
     tokens: bool = False
+    masked: bool = False  # a sequence of which some places may be padding
 
     @property
     def channels(self) -> int:
@@ -31,7 +32,8 @@ class Signal:
 
     def with_channels(self, channels: int) -> Signal:
         """The same with other channels."""
-        return Signal((channels, *self.around) if len(self.shape) == 3 else (*self.around, channels))
+        shape = (channels, *self.around) if len(self.shape) == 3 else (*self.around, channels)
+        return Signal(shape, masked=self.masked)
 
     def example(self, rows: int = 1) -> Tensor:
         """A batch of zeros, on the device of the surrounding context."""

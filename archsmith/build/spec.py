@@ -23,8 +23,9 @@ from typing import Any
 
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Choice, Condition, Constraint, Space, Value
+from archsmith.space.constraint import constraint_from_json
 
-REFERENCE = re.compile(r"(in\*)?\$(/?)([^*$/]+)(?:\*([0-9.]+))?")
+REFERENCE = re.compile(r"(in\*)?\$(/?)([^*$/]+)(?:\*([0-9]+(?:[.][0-9]+)?))?")
 
 
 class Declared:
@@ -52,8 +53,15 @@ class Declared:
         """From an object of "choices" and "network"; constraints are those of a `Space`."""
         if not isinstance(data, Mapping) or not {"choices", "network"} <= set(data):
             raise BadInput('a declared space is an object of "choices" and "network"', repr(data)[:60])
-        space = Space.from_json({"choices": {}, "constraints": data.get("constraints", [])})
-        return cls(data["choices"], data["network"], space.constraints)
+        choices = data["choices"]
+        lists = isinstance(choices, Mapping) and all(isinstance(values, list | tuple) for values in choices.values())
+        if not lists:
+            raise BadInput("choices are an object of lists", repr(choices)[:60])
+        try:
+            constraints = [constraint_from_json(each) for each in data.get("constraints", [])]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput("constraints are those of a space", repr(error)[:60]) from error
+        return cls(choices, data["network"], constraints)
 
     def static(self, architecture: Mapping[str, Value], given: Mapping[str, Value]) -> JSON:
         """The network of one architecture: lists, words and objects, no choice left in it."""
@@ -64,6 +72,9 @@ class Declared:
         if isinstance(spec, str):
             self._reference(spec, scope, when)
         elif isinstance(spec, Mapping) and "pick" in spec:
+            _plain(spec["pick"], "pick", scope)
+            if not isinstance(spec.get("of"), Mapping):
+                raise BadInput('a pick has a part for each value under "of"', repr(spec.get("of"))[:60], scope)
             name = self._reference(spec["pick"], scope, when)
             values = self._found[name].values if name else ()
             options = {_key(key): part for key, part in spec["of"].items()}
@@ -73,8 +84,10 @@ class Declared:
             for value in values:
                 self._enter(options[_key(value)], scope, Condition(name, [value]))
         elif isinstance(spec, Mapping) and "repeat" in spec:
-            name = self._reference(spec["repeat"], scope, when)
-            counts = [int(value) for value in (self._found[name].values if name else [int(spec["repeat"])])]
+            name = self._reference(_plain(spec["repeat"], "repeat", scope), scope, when)
+            counts = [_count(value, scope) for value in (self._found[name].values if name else [spec["repeat"]])]
+            if "of" not in spec:
+                raise BadInput('a repeat has what is repeated under "of"', "none", scope)
             for i in range(max(counts)):
                 more = [count for count in counts if count > i]
                 inner = when if len(more) == len(counts) or not name else Condition(name, more)
@@ -118,6 +131,21 @@ class Declared:
                     return first
                 above = self._found[above.name].when
         return None
+
+
+def _plain(told: JSON, what: str, scope: str) -> JSON:
+    """A reference without a factor, or what is no reference. Raises `BadInput` for one with a factor."""
+    match = REFERENCE.fullmatch(told) if isinstance(told, str) else None
+    if match is not None and (match[1] or match[4]):
+        raise BadInput(f"a {what} is of a choice as it is", told, scope, "declare a choice of its own")
+    return told
+
+
+def _count(value: Any, scope: str) -> int:
+    """A number of copies."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadInput("a repeat is of a whole number, or of a choice of such", repr(value), scope)
+    return value
 
 
 def _chosen(spec: JSON, scope: str, values: Mapping[str, Value]) -> JSON:

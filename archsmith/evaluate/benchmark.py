@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.evaluate.nasbench101 import read_tfrecord
 from archsmith.evaluate.nasbench201 import read_npz
 from archsmith.evaluate.nats_bench import WHERE, read_size, read_topology
@@ -53,7 +53,14 @@ class Benchmark:
             raise BadInput(law, repr(self.spec), "--benchmark", f"one of {known}, or NAME:COLUMN=FILE.csv")
         if not Path(self.file).exists():
             raise BadInput("a benchmark's file must exist", "nothing", self.file, "check the path")
-        return READERS[self.name](self.file) if self.name in READERS else read_csv(self.file, (column,))
+        try:
+            return READERS[self.name](self.file) if self.name in READERS else read_csv(self.file, (column,))
+        except BadInput:
+            raise
+        except Exception as error:  # a damaged file fails wherever it is first looked at
+            law = "a benchmark's file must be whole, and what its name says"
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise BadInput(law, reason, self.file, "check name, version and download") from error
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from archsmith.build import Blueprint, Signal, network, planned
 from archsmith.build.plan import Part as Plan
-from archsmith.errors import BadInput
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.space import Value
-from archsmith.tasks.task import Task
+from archsmith.tasks.task import Part, Task
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe, teach
 from archsmith.trial import Proposal
+
+SHORTEST = 32  # tokens that a network of texts can read at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,11 @@ class Ground:
         given: dict[str, Value] = {"classes": int(getattr(task, "classes", 0))}
         (name, first), *_ = inputs.items()
         if name == "input_ids":
-            longest = int(max(task.lengths(part).max() for part in ("train", "validation")))
+            parts: tuple[Part, ...] = ("train", "validation", "holdout")
+            longest = max(SHORTEST, *(int(task.lengths(part).max(initial=0)) for part in parts))
             tokenizer = getattr(task, "tokenizer", None)
+            if tokenizer is not None:
+                tokenizer.model_max_length = longest  # what the network can read is what is handed to it
             given["vocabulary"] = len(tokenizer) if tokenizer is not None else 0
             return cls(task, Signal((longest,), tokens=True), given)
         if not first.is_floating_point():
@@ -63,21 +68,21 @@ class Ground:
 
     def reading(self, built: nn.Module) -> nn.Module:
         """A built network that takes what the task's models take, by name."""
-        return Reading(built, self.signal.shape[0]) if self.signal.tokens else built
+        return Reading(built) if self.signal.tokens else built
 
 
 class Reading(nn.Module):
-    """A network of texts under the names that models of texts have; what is longer than it can read is cut."""
+    """A network of texts under the names that models of texts have."""
 
-    def __init__(self, inner: nn.Module, longest: int) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner, self.longest = inner, longest
+        self.inner = inner
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: object
     ) -> Tensor:
         """(B, L) int64 each -> (B, outputs)."""
-        out: Tensor = self.inner(input_ids[:, : self.longest], attention_mask[:, : self.longest])
+        out: Tensor = self.inner(input_ids, attention_mask)
         return out
 
 
@@ -107,7 +112,7 @@ class FromScratch:
         wrapped = self.ground.task.wrap(module)
         fitted = teach(wrapped, self.ground.task, recipe, self.seed, progress=self.progress)
         if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-            raise FloatingPointError("training did not stay finite")
+            raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
 
     def _recipe(self, fidelity: Mapping[str, float]) -> Recipe:

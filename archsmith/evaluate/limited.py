@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -161,6 +162,7 @@ def _family(pid: int | None) -> list[psutil.Process]:
 
 def _serve(evaluator: Evaluator, pipe: Connection, parent: int) -> None:
     leave_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     pipe.send({})
     while True:
         try:

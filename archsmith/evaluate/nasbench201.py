@@ -49,6 +49,10 @@ def read_npz(path: str | Path, data: str = "cifar10") -> Table:
     if sorted(operators) != sorted(OPERATORS) or arrays["ops"].shape != (len(OPERATORS) ** len(EDGES), len(EDGES)):
         law = "a NAS-Bench-201 file has 15,625 cells of six edges and five operators"
         raise BadInput(law, f"{arrays['ops'].shape}, {operators}", str(path))
+    short = [name for name, array in arrays.items() if name != "op_names" and len(array) != len(arrays["ops"])]
+    if short:
+        law = "a NAS-Bench-201 file has a number for every cell"
+        raise BadInput(law, f"{len(arrays[short[0]])} of {short[0]}", str(path), "download it again")
     rows = {tuple(operators[op] for op in cell): row for row, cell in enumerate(arrays["ops"].tolist())}
     columns = {
         "val_error": 100.0 - arrays[f"{data}_val{WHOLE}"].astype(float),

@@ -54,8 +54,11 @@ class Lookup:
     columns: tuple[str, ...]
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
-        """Values by the names of the columns, whatever the fidelity."""
+        """Values by the names of the columns. Raises `BadInput` for epochs that there are no columns of."""
         epochs = proposal.fidelity.get("epochs")
+        if epochs is not None and epochs not in self.table.epochs:
+            known = f"there are: {', '.join(f'{each:g}' for each in self.table.epochs) or 'none'}"
+            raise BadInput("a table has the epochs that it is asked for", f"{epochs:g}", self.table.name, known)
         there = self.table.columns
         asked = {
             name: name if epochs is None or f"{name}@{epochs:g}" not in there else f"{name}@{epochs:g}"

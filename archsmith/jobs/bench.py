@@ -50,6 +50,9 @@ def bench(
         BadInput: a benchmark, a strategy or a folder that cannot be used; nothing was run.
     """
     tables = [Benchmark(spec) for spec in benchmarks]
+    twice = [each.name for each in tables if sum(other.name == each.name for other in tables) > 1]
+    if twice:
+        raise BadInput("benchmarks that are compared have names of their own", twice[0], "--benchmark", "rename one")
     for each in tables:
         for name in strategies:
             made(name, _table(each), budget)
@@ -98,7 +101,7 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
     """
     plain, _, rest = name.partition(":")
     options: dict[str, Any] = {}
-    for each in filter(None, re.split(r",(?![^\[]*\])", rest)):
+    for each in filter(None, re.split(r",(?![^\[]*\])(?![^{]*})", rest)):
         key, sign, value = each.partition("=")
         key, value = (key, value) if sign else ("sampler", key)
         try:

@@ -7,6 +7,8 @@ steps each trial and the winner have. `RUN/stages/pace.json` keeps it, so that e
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 
 from archsmith.build import SPACES, Blueprint, Declared, known_space
-from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
-from archsmith.evaluate.from_scratch import FromScratch, Ground
+from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
+from archsmith.errors import BadInput, BudgetNotReachable
+from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs import shipping, stages
@@ -29,6 +32,7 @@ from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import unmet
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import read_json
+from archsmith.report.plain import write_text
 from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture
@@ -38,15 +42,17 @@ from archsmith.tasks.columns import find_label, find_texts
 from archsmith.tasks.picture_files import read_pictures
 from archsmith.tasks.pictures import Preparation
 from archsmith.tasks.read import read
-from archsmith.tasks.vocabulary import learnt_tokenizer
+from archsmith.tasks.vocabulary import kept_words, learnt_tokenizer
 from archsmith.train.recipe import Recipe
-from archsmith.trial import Proposal
+from archsmith.trial import Proposal, Trial, whole
 
 SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
+CHOSEN = "chosen"  # the stage that says which network won
 ONE_SHOT = {"spos": 1, "sandwich": 4}  # networks that share weights are trained so many at once
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
+TIMED = 128  # tokens of the call that is timed, where networks read as many
 DRAWN = 100  # architectures, of which one must be able to run
 PICTURES = 256  # that means and deviations are taken of
 TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
@@ -79,7 +85,7 @@ class Scratch:
         """The same, whatever folder it is gone on with from."""
 
         def whole(path: str | None) -> str | None:
-            return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+            return str(Path(path).absolute()) if path and Path(path).exists() else path
 
         space = self.space if self.space in SPACES else str(whole(self.space))
         files = {name: whole(getattr(self, name)) for name in ("data", "validation", "holdout")}
@@ -91,8 +97,13 @@ class Scratch:
         return Request(
             model=f"found in {Path(self.space).stem}", task=self.task, data=self.data, validation=self.validation,
             holdout=self.holdout, text=self.text, label=self.label, metric=self.metric, targets=self.targets or TARGETS,
-            runtime=self.runtime, seed=self.seed,
+            runtime=self.runtime, seed=self.seed, length=self.length,
         )  # fmt: skip
+
+    @property
+    def length(self) -> int:
+        """Tokens of the call that is timed: no more than networks of the task read."""
+        return min(TIMED, grounded(self)[0].signal.shape[0])
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,8 @@ class Making:
         """Build, train and judge one network."""
         ground, blueprint = grounded(self.scratch)
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
-        return FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng)
+        timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
+        return {**FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng), **timed}
 
 
 @dataclass(frozen=True)
@@ -122,8 +134,10 @@ class Sharing:
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Judge one network without training it."""
         judge = _shared(self.scratch, self.run)
-        check_costs(self.scratch, judge.shared.ground, judge.shared.blueprint, proposal.architecture)
-        return judge(proposal, rng)
+        ground, blueprint = judge.shared.ground, judge.shared.blueprint
+        check_costs(self.scratch, ground, blueprint, proposal.architecture)
+        timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
+        return {**judge(proposal, rng), **timed}
 
 
 @cache
@@ -157,6 +171,26 @@ def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architec
         raise ValueError(f"it is over {', '.join(too_much)}")
 
 
+def within_latency(
+    scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture
+) -> dict[str, float]:
+    """`latency_ms` where a target bounds it: of the untrained network, exported to the runtime asked for (ONNX Runtime
+    where any will do), in fp32, one row. Raises `ValueError` where it is over."""
+    target = next((each for each in parse_targets(scratch.targets) if each.metric == "latency"), None)
+    if target is None:
+        return {}
+    runtime = RUNTIMES["onnxruntime" if scratch.runtime == "all" else scratch.runtime]()
+    wrapped = ground.task.wrap(ground.module(ground.plan(blueprint, architecture), scratch.seed)).eval()
+    with tempfile.TemporaryDirectory() as folder, pinned(1):
+        file = runtime.export(wrapped, ground.task.example(2, SHORTEST), ground.task.dynamic(), Path(folder))
+        session, inputs = runtime.open(file, 1), arrays(ground.task.example(1, scratch.length))
+        times = sample_times({"": lambda: session(inputs)}, 50, 3, np.random.default_rng(0), 3.0)
+        median = float(np.median(times[""]))
+    if not target.met(median):
+        raise ValueError(f"it is over {target}: {median:.3g} ms")
+    return {"latency_ms": median}
+
+
 def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> list[Target]:
     """The targets on parameters, MACs and size that a network misses on paper."""
     costs = paper_costs(ground.plan(blueprint, architecture))
@@ -171,6 +205,11 @@ def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: A
 def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
     """The task and the space, made once a process. Raises `BadInput`."""
     parse_targets(scratch.targets)  # what is wrong with them is said before any work is done
+    for name in ("task", "data", "space"):
+        if not getattr(scratch, name):
+            raise BadInput(
+                "a search from nothing needs a task, its data and a space", f"no {name}", "", f"give --{name}"
+            )
     if scratch.task not in TASKS:
         remedy = f"choose one of {', '.join(TASKS)}"
         raise BadInput("a search from nothing is for a task that is known", repr(scratch.task), "--task", remedy)
@@ -203,25 +242,24 @@ def fitting(ground: Ground, blueprint: Blueprint, rng: np.random.Generator) -> A
 
 def _images(scratch: Scratch) -> Task:
     found = read_pictures(scratch.data, scratch.label)
-    first = Preparation(1, 1)
     height, width, channels = _shape(found.data[0], found.places[0])
-    every = max(1, len(found.data) // PICTURES)
-    plain = Preparation(height, width, (0.0,) * channels, (1.0,) * channels)
-    sample = np.stack(
-        [plain.decode(data, place) for data, place in zip(found.data[::every], found.places[::every], strict=True)]
-    )
-    mean, deviation = (getattr(sample.reshape(-1, channels) / 255, which)(axis=0) for which in ("mean", "std"))
-    prepared = replace(first, height=height, width=width, mean=tuple(mean), std=tuple(np.maximum(deviation, 1e-3)))
-    return ImageClassification.from_files(
+    task = ImageClassification.from_files(
         scratch.data,
         scratch.validation,
         scratch.holdout,
-        prepared=prepared,
+        prepared=Preparation(height, width, (0.0,) * channels, (1.0,) * channels),
         rng=np.random.default_rng([scratch.seed, 0]),
         label=scratch.label,
         metric=scratch.metric or "accuracy",
         argument="x",
     )
+    # Of the train part alone: what the others are must not be learnt.
+    pixels = task.parts["train"].pixels
+    sample = pixels[:: max(1, len(pixels) // PICTURES)].reshape(-1, channels) / 255
+    deviation = np.maximum(sample.std(axis=0), 1e-3)
+    mean = sample.mean(axis=0)
+    task.prepared = replace(task.prepared, mean=tuple(mean.tolist()), std=tuple(deviation.tolist()))
+    return task
 
 
 def _shape(data: bytes | np.ndarray, place: str) -> tuple[int, int, int]:
@@ -243,17 +281,23 @@ def _shape(data: bytes | np.ndarray, place: str) -> tuple[int, int, int]:
 def _texts(scratch: Scratch) -> Task:
     table = read(scratch.data)
     columns = find_texts(table, scratch.text, find_label(table, scratch.label))
-    tokenizer = learnt_tokenizer(text for name in columns for text in table.strings(name))
-    return TextClassification.from_files(
-        scratch.data,
-        scratch.validation,
-        scratch.holdout,
-        tokenizer=tokenizer,
-        rng=np.random.default_rng([scratch.seed, 0]),
-        label=scratch.label,
-        text=scratch.text,
-        metric=scratch.metric or "accuracy",
-    )
+
+    def task(tokenizer: Any) -> TextClassification:
+        return TextClassification.from_files(
+            scratch.data,
+            scratch.validation,
+            scratch.holdout,
+            tokenizer=tokenizer,
+            rng=np.random.default_rng([scratch.seed, 0]),
+            label=scratch.label,
+            text=scratch.text,
+            metric=scratch.metric or "accuracy",
+        )
+
+    # Parts are split by their texts, whatever the words are; the words that stay are those of the train part.
+    every = learnt_tokenizer(text for name in columns for text in table.strings(name))
+    counts = np.bincount(task(every).parts["train"].ids, minlength=len(every))
+    return task(kept_words(every, counts))
 
 
 TASKS = {"image-classification": _images, "text-classification": _texts}
@@ -264,8 +308,9 @@ def recipe_of(ground: Ground) -> Recipe:
     rows = ground.task.size("train")
     batch = int(np.clip(2 ** round(np.log2(max(1, rows / 100))), 16, 128))
     pictures = len(ground.signal.shape) == 3
-    shift = round(SHIFT * ground.signal.shape[-1]) if pictures else 0
-    return Recipe(steps=1, batch=batch, smoothing=0.05, shift=shift, flip=pictures)
+    shift = round(SHIFT * min(ground.signal.shape[1:])) if pictures else 0
+    # Grey pictures are digits and letters as a rule, which mean something else in a mirror.
+    return Recipe(steps=1, batch=batch, smoothing=0.05, shift=shift, flip=pictures and ground.signal.channels > 1)
 
 
 def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None, paths: int = 0) -> None:
@@ -297,6 +342,17 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
     run.stage("pace", measure)
 
 
+def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
+    """Check that data and space are those that the run began with. Raises `BadInput` where one has changed."""
+    named = [name for name in (scratch.data, scratch.validation, scratch.holdout, scratch.space) if name]
+    now = {name: stages.digest(Path(name)) for name in named if Path(name).is_file()}
+    began = run.stage("inputs", lambda folder: dict(now))
+    changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
+    if changed:
+        law = "a run goes on with the data and the space that it began with"
+        raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
+
+
 def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
     """That of a trial and that of the winner, as they were planned."""
     planned = read_json(out / "stages" / "pace.json")["result"]
@@ -310,7 +366,8 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     Raises `BudgetNotReachable` where it misses a target; all has been written then.
     """
     ground, blueprint = grounded(scratch)
-    plan = ground.plan(blueprint, winner)
+    chosen = run.stage(CHOSEN, lambda folder: winner.to_json())
+    plan = ground.plan(blueprint, Architecture.from_json(chosen))
     module = ground.module(plan, scratch.seed)
 
     def train(folder: Path) -> JSON:
@@ -322,7 +379,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
         maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=step)
         trained, fitted = maker.trained(plan, recipe)
         torch.save(trained.state_dict(), folder / "weights.pt")
-        return {"steps": fitted.steps, "loss": fitted.loss, "architecture": winner.to_json()}
+        return {"steps": fitted.steps, "loss": fitted.loss, "architecture": chosen}
 
     run.stage("winner", train)
     task = TASKS[scratch.task](scratch)  # its holdout is sealed
@@ -335,18 +392,35 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     work = stages.Work(case, run, progress)
     original = stages.original(work)
     final = shipping.measure_all(work, shipping.ship_original(work))
+    describe(task, run.path / "model")
     result = tell(work, original, final)
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result
 
 
-def best_of(trials: Sequence[Any]) -> Architecture:
-    """The architecture that lost least. Raises `ArchsmithError` with the commonest reason where none was trained."""
-    done = [trial for trial in trials if trial.status == "complete"]
-    if not done:
-        reasons = [trial.error for trial in trials if trial.error]
-        common = max(set(reasons), key=reasons.count) if reasons else "none was tried"
-        raise ArchsmithError(f"no network could be trained; the commonest reason: {common}")
+def describe(task: Task, folder: Path) -> None:
+    """Write beside the network what its inputs and outputs mean: how pictures are scaled, which class is which."""
+    names = getattr(task, "label_names", {})
+    labels = {str(number): name for name, number in sorted(names.items(), key=lambda pair: pair[1])}
+    write_text(folder / "labels.json", json.dumps({"id2label": labels}, indent=1, ensure_ascii=False))
+    if isinstance(task, ImageClassification):
+        prepared = task.prepared
+        said = {
+            "do_resize": True, "do_rescale": True, "do_normalize": True,
+            "size": {"height": prepared.height, "width": prepared.width},
+            "image_mean": list(prepared.mean), "image_std": list(prepared.std),
+        }  # fmt: skip
+        write_text(folder / "preprocessor_config.json", json.dumps(said, indent=1))
+
+
+def is_chosen(out: Path) -> bool:
+    """Whether a winner has been chosen; nothing is tried any more then."""
+    return (out / "stages" / f"{CHOSEN}.json").exists()
+
+
+def best_of(trials: Sequence[Trial]) -> Architecture:
+    """The architecture that lost least, of those that were tried in full."""
+    done = [trial for trial in whole(trials) if trial.status == "complete"]
     best: Architecture = min(done, key=lambda trial: (trial.values["loss_points"], trial.number)).proposal.architecture
     return best

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from archsmith.errors import BadInput
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import scratch
 from archsmith.jobs.bench import made, parsed
 from archsmith.jobs.scratch import Making, Scratch
+from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
 from archsmith.report.terminal import Progress
@@ -68,7 +70,7 @@ class Asked:
     objectives: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
     executor: str = "local"
-    workers: int = 1
+    workers: int | None = None  # one here; on Ray as many as the cluster has CPUs
     address: str | None = None
     store: str | None = None
     minutes: float | None = None
@@ -130,9 +132,11 @@ class Asked:
             law = f"{absent[0]} needs its package"
             raise BadInput(law, "none", "", f"pip install 'archsmith[{absent[0]}]'")
         limits = (self.minutes, self.trial_minutes, self.trial_gigabytes)
-        if any(limit is not None and not limit > 0 for limit in limits):
-            raise BadInput("minutes and gigabytes are above 0", ", ".join(str(limit) for limit in limits))
-        if min(self.trials, self.workers) < 1:
+        if any(limit is not None and not 0 < limit < math.inf for limit in limits):
+            raise BadInput(
+                "minutes and gigabytes are above 0, and not without end", ", ".join(str(limit) for limit in limits)
+            )
+        if min(self.trials, self.workers or 1) < 1:
             raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
 
 
@@ -145,9 +149,8 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     asked.check()
     asked = asked.anywhere()
     prepared = _prepared(asked)
-    with RunDirectory.create(out, {"search": asdict(asked)}) as run:
-        if asked.scratch is not None:
-            scratch.pace(run, asked.scratch, asked.trials, asked.minutes, paths_of(asked))
+    with RunDirectory.create(out, {"search": asdict(asked)}):
+        pass
     return _worked(Path(out), asked, prepared, progress or Progress())  # from here on any process may join
 
 
@@ -158,9 +161,13 @@ def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Tr
 
 def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
     space, evaluator, objectives, chosen = prepared
+    if asked.scratch is not None:
+        with RunDirectory.open(out, wait=True) as held:  # the first to come does it, the others wait and read
+            scratch.remember_inputs(held, asked.scratch)
+            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, paths_of(asked))
+            if paths_of(asked):
+                scratch.share(held, asked.scratch, paths_of(asked), progress)
     if asked.scratch is not None and paths_of(asked):
-        with RunDirectory.open(out, wait=True) as held:
-            scratch.share(held, asked.scratch, paths_of(asked), progress)
         evaluator = scratch.Sharing(asked.scratch, str(out.absolute()))
     elif asked.scratch is not None:
         evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
@@ -178,7 +185,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             space,
             chosen,
             evaluator,
-            trials=asked.trials,
+            trials=0 if asked.scratch is not None and scratch.is_chosen(out) else asked.trials,
             store=store_of(out, asked),
             seed=asked.seed,
             objectives=objectives,
@@ -189,6 +196,10 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         )
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    if not any(trial.status == "complete" for trial in trials):
+        reasons = [trial.error for trial in trials if trial.error]
+        common = max(set(reasons), key=reasons.count) if reasons else "none was tried"
+        raise ArchsmithError(f"no trial ended well; the commonest reason: {common}. What was tried is in {out}.")
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as opened:
             scratch.hand_over(opened, asked.scratch, scratch.best_of(trials), progress)
@@ -235,6 +246,11 @@ def _prepared(asked: Asked) -> Prepared:
     name = "evolution" if name in scratch.ONE_SHOT else name
     if asked.scratch is not None:
         space, objectives = scratch.grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
+        timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
+        values = ("loss_points", "parameters", "macs", "weight_bytes", *(["latency_ms"] if timed else []))
+        if unknown := [each for each in objectives if each not in values]:
+            known = f"there are: {', '.join(values)}"
+            raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
         cold = strategy(name, objectives, budget=asked.trials, **options)
         return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, cold)
     space = Space.from_json(read_json(Path(str(asked.space))))
@@ -263,4 +279,4 @@ def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
 def _executor(asked: Asked) -> Executor:
     if asked.executor == "ray":
         return RayWorkers(asked.workers, asked.address)
-    return LocalProcesses(asked.workers) if asked.workers > 1 else Inline()
+    return LocalProcesses(asked.workers) if asked.workers is not None and asked.workers > 1 else Inline()

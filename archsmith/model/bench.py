@@ -131,6 +131,36 @@ class Bench:
                 stack.enter_context(_hooked(self.model.get_submodule(layer.module), _give_back))
             return self.run(self.model)
 
+    def heard(self, branches: Sequence[Branch]) -> set[str]:
+        """Names of the branches that are seen to do something: what their last product reads is not zero everywhere, or
+        their layer gives back something else than it got."""
+        found: set[str] = set()
+
+        def product(name: str) -> Callable[..., None]:
+            def note(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+                entered = first_tensor(args, kwargs)
+                if entered is not None and bool((entered != 0).any()):
+                    found.add(name)
+
+            return note
+
+        def layer(name: str) -> Callable[..., None]:
+            def note(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+                entered, left = first_tensor(args, kwargs), first_tensor(out)
+                if entered is None or left is None:
+                    return
+                if entered.shape != left.shape or bool((entered != left).any()):
+                    found.add(name)
+
+            return note
+
+        with ExitStack() as stack:
+            for branch in branches:
+                hook = product(branch.name) if branch.exit else layer(branch.name)
+                stack.enter_context(_hooked(self.model.get_submodule(branch.exit or branch.module), hook))
+            self.run(self.model)
+        return found
+
     def slopes(self, axes: Sequence[Axis], orders: Mapping[str, np.ndarray]) -> dict[tuple[str, int], float | None]:
         """(axis, place number) -> how far the outputs move, to first order, when only that place is permuted.
 

@@ -330,13 +330,17 @@ def certify_branches(bench: Bench, branches: Sequence[Branch], verdicts: Verdict
     """The branches whose removal computes what it should and makes a difference."""
     groups = [[branch for branch in branches if branch.kind == kind] for kind in ("attention", "ffn")]
     passed: list[Branch] = []
-    for group in [*groups, *_alternate([branch for branch in branches if branch.kind == "layer"])]:
+    heard = bench.heard(branches)
+    for row in [*groups, *_alternate([branch for branch in branches if branch.kind == "layer"])]:
+        group = [branch for branch in row if branch.name in heard]
+        alone = [branch for branch in row if branch.name not in heard]  # an idle one must not hide among the others
         # All at once, and each half beside the other: what one leaves for another is missed when that one still runs.
         parts = [group, group[: len(group) // 2], group[len(group) // 2 :]]
-        if len(group) > 1 and all(_skipped(bench, part, verdicts) for part in parts):
+        if len(group) > 1 and all(_skipped(bench, part, verdicts, ALIKE) for part in parts):
             passed += group
         else:
-            passed += [branch for branch in group if _skipped(bench, [branch], verdicts)]
+            alone += group
+        passed += [branch for branch in alone if _skipped(bench, [branch], verdicts)]
     return [branch for branch in branches if branch in passed]
 
 
@@ -348,8 +352,9 @@ def _alternate(layers: Sequence[Branch]) -> list[list[Branch]]:
     return [row[begin::2] for row in lists.values() for begin in (0, 1) if row[begin::2]]
 
 
-def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
-    """Skip these branches for real and in the full model; enter the verdict for each."""
+def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts, share: float = SLICED) -> bool:
+    """Skip these branches for real and in the full model; enter the verdict for each. A deviation may be this share of
+    the effect."""
     layer = group[0].kind == "layer"
     try:
         real = bench.without(group)
@@ -359,7 +364,7 @@ def _skipped(bench: Bench, group: Sequence[Branch], verdicts: Verdicts) -> bool:
             verdicts.reject(branch.name, f"the model without it fails: {type(failure).__name__}: {str(failure)[:160]}")
         return False
     error, effect = bench.differ(real, reference), bench.differ(reference, bench.outputs)
-    equal = _equal(error, effect, ROUNDING[real[0][0].element_size()])
+    equal = _equal(error, effect, ROUNDING[real[0][0].element_size()], share)
     for branch in group:
         if equal:
             verdicts.accept(branch.name, "skipped for real equals " + ("bypassed" if layer else "silenced"), error)

@@ -45,7 +45,7 @@ def asked_and_told(objectives: Sequence[str], begin: Callable[[Space, int], AskT
             kept[space.hash, seed] = optimiser, told
         batch = optimiser.ask()
         for _ in range(len(known) + ROUNDS):  # those that led here, and then some
-            if not all(each in known for each in batch):
+            if not batch or not all(each in known for each in batch):
                 break
             values = [known[each] for each in batch]
             optimiser.tell(values)

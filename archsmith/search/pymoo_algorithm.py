@@ -54,6 +54,8 @@ class _Algorithm(AskTell):
         """The next generation, each point the nearest that the space allows."""
         if self._asked is None:
             self._asked = self._algorithm.ask()
+        if self._asked is None or self._asked.get("X") is None:  # it knows no point any more that is new
+            return []
         return [self._point(row) for row in self._asked.get("X").astype(int)]
 
     def tell(self, values: Sequence[Values | None]) -> None:

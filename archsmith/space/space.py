@@ -215,6 +215,12 @@ class Space:
     def from_json(cls, data: JSON) -> Space:
         """The inverse of `to_json`."""
         try:
+            names = [entry["name"] for entry in data["choices"]]
+            wrong = [name for name in names if not isinstance(name, str) or names.count(name) > 1]
+            if wrong:
+                raise BadInput("the choices of a space have names of their own", repr(wrong[0]))
+            if loose := [entry["name"] for entry in data["choices"] if not isinstance(entry["values"], list)]:
+                raise BadInput("the values of a choice are a list", "none", loose[0])
             choices = {
                 entry["name"]: Choice(entry["values"], Condition(**entry["when"]) if "when" in entry else None)
                 for entry in data["choices"]

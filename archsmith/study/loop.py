@@ -18,6 +18,7 @@ from archsmith.study.executor import Executor, Inline, WorkerDied
 from archsmith.study.store import Store
 from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto, whole
 
+HOPELESS = 20  # trials that fail from the beginning on before a study stops by itself
 LOOK_SECONDS = 2.0  # between looks at what other processes do, where there is nothing to begin
 
 
@@ -77,7 +78,7 @@ def run(
             found = record.adopt_orphans(alone, free) if time.monotonic() < until else []
             while len(found) < free and time.monotonic() < until:
                 history = record.history()
-                if patience is not None and is_stuck(history, objectives, patience):
+                if is_hopeless(history) or (patience is not None and is_stuck(history, objectives, patience)):
                     break
                 proposal = _ask(space, strategy, history, trials, seed)
                 if proposal is None:
@@ -104,6 +105,7 @@ def run(
                     start(begun)
                     continue
                 outcome = outcome or Outcome({}, 0.0, f"{future.exception()}, twice")
+                _check_named(outcome, objectives, record.history())
                 trial = record.finish(begun.number, outcome.values, outcome.seconds, outcome.error)
                 if on_trial:
                     on_trial(trial)
@@ -128,8 +130,14 @@ def is_stuck(history: Sequence[Trial], objectives: Sequence[str], patience: int)
     before, last = done[:-patience], pareto(done[-patience:], objectives)
     points = np.array([[t.values[name] for name in objectives] for t in before if t.status == "complete"])
     if not len(points):
-        return False
+        return not last  # nothing but failures
     return all((points <= [t.values[name] for name in objectives]).all(axis=1).any() for t in last)
+
+
+def is_hopeless(history: Sequence[Trial]) -> bool:
+    """Whether the first `HOPELESS` trials and all behind them have failed: more of them would fail as well."""
+    ended = [trial for trial in history if trial.status != "running"]
+    return len(ended) >= HOPELESS and all(trial.status == "failed" for trial in ended)
 
 
 def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> Outcome:
@@ -138,8 +146,16 @@ def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> 
     try:
         values = {name: float(value) for name, value in evaluator(proposal, np.random.default_rng(seed)).items()}
         return Outcome(values, time.perf_counter() - began)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that leaves must not take the search with it
         return Outcome({}, time.perf_counter() - began, f"{type(error).__name__}: {error}")
+
+
+def _check_named(outcome: Outcome, objectives: Sequence[str], history: Sequence[Trial]) -> None:
+    """Raise `BadInput` where the first values that an evaluator gives at all are not those that are asked for."""
+    missing = [name for name in objectives if name not in outcome.values]
+    if missing and outcome.values and not any(trial.status == "complete" for trial in history):
+        law = "an evaluator gives every objective"
+        raise BadInput(law, f"no {missing[0]}", "--objective", f"it gives: {', '.join(outcome.values)}")
 
 
 def _ask(space: Space, strategy: Strategy, history: list[Trial], trials: int, seed: int) -> Proposal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -29,6 +30,7 @@ FAILURES = (
     sqlalchemy.exc.SQLAlchemyError,
     optuna.exceptions.StorageInternalError,
     OSError,
+    json.JSONDecodeError,  # a journal that was damaged
     ImportError,  # the driver of a database
     RuntimeError,  # Optuna's word for tables of another version
 )
@@ -43,11 +45,12 @@ class Storage:
     """
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location = location = plain(location)
         self._rdb: RDBStorage | None = None
         self._patient = False
         if location.endswith(".journal"):
             Path(location).parent.mkdir(parents=True, exist_ok=True)
+            _check_journal(Path(location))
             self._inner: Any = JournalStorage(JournalFileBackend(location, lock_obj=_JournalLock(location)))
         else:
             self._rdb = _database(location)
@@ -83,6 +86,29 @@ class Storage:
             self._rdb.engine.dispose()
 
 
+def plain(location: str) -> str:
+    """A location as it is looked at: that of a SQLite file is its path, however it is written.
+
+    >>> plain("sqlite:///runs/study.db"), plain("postgresql://host/db")
+    ('runs/study.db', 'postgresql://host/db')
+    """
+    return location.removeprefix("sqlite:///")
+
+
+def _check_journal(path: Path) -> None:
+    """Raise `BadInput` for a file that is no journal, before anything is written into it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+    try:
+        ours = "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise BadInput("a .journal is what Optuna writes", repr(first[:40]), str(path), "name another file")
+
+
 class _JournalLock:
     """A lock that goes with its process: Optuna's own stays behind a killed one for half a minute."""
 
@@ -111,7 +137,8 @@ def _database(location: str) -> RDBStorage:
     if "://" not in location:
         Path(location).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(location, timeout=60)
-        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers do not block the writer
+        with suppress(sqlite3.OperationalError):  # a file that may only be read
+            connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers do not block the writer
         connection.close()
         url, options = f"sqlite:///{Path(location).absolute()}", {"connect_args": {"timeout": 60}}
     return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
@@ -124,9 +151,10 @@ def turn(location: str, study_id: int = 0, engine: sqlalchemy.Engine | None = No
     In another database there is none: two processes may then propose the same. `study_id` 0 is that of no study: whose
     turn it is to make one.
     """
+    location = plain(location)
     if "://" not in location:
         Path(location).parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{location}.turn"):
+        with filelock.FileLock(f"{location}.turn", timeout=PATIENCE_SECONDS):
             yield
         return
     mine = engine or sqlalchemy.create_engine(location)

@@ -226,7 +226,9 @@ class Store:
         proposal = Proposal.from_json(written) if written else Proposal(Architecture(frozen.params))
         status = STATUS[frozen.state]
         error = str(result.get("error", "")) or ("its worker died" if status == "failed" else "")
-        values = {} if status == "running" else result.get("values", {})
+        # What another tool has finished has no more than its objectives.
+        told = dict(zip(self.objectives, frozen.values or (), strict=False)) if status == "complete" else {}
+        values = {} if status == "running" else result.get("values", told)
         return Trial(frozen.number, proposal, status, values, self.seed, float(result.get("seconds", 0.0)), error)
 
 

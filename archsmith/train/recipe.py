@@ -5,7 +5,9 @@ B: rows, C: channels, H: height, W: width, K: classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,9 @@ from torch.nn import functional as F
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.task import Task
 from archsmith.train.fit import Fitted, Schedule, fit
+
+LOG = logging.getLogger("archsmith")
+NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,14 @@ def teach(
         ArchsmithError: the loss is not finite many times in a row, or one row does not fit.
     """
     batch, felt = recipe.batch, _Felt(wrapped)
-    rows = np.random.default_rng([seed, 1]).permutation(task.size("train"))
-    kept = set(rows[: max(1, round(recipe.share * len(rows)))].tolist()) if recipe.share < 1 else None
+    order = np.random.default_rng([seed, 1]).permutation(task.size("train"))
+    kept = set(order[: max(2, round(recipe.share * len(order)))].tolist()) if recipe.share < 1 else None
+    begun = {name: tensor.detach().clone() for name, tensor in wrapped.state_dict().items()}
     while True:  # left by return, or by what is raised
 
-        def passes(epoch: int, size: int = batch) -> Iterable[list[int]]:
-            for found in task.batches("train", size, np.random.default_rng([seed, epoch])):
-                chosen = found if kept is None else [row for row in found if row in kept]
-                if chosen:
-                    yield chosen
+        def passes(epoch: int, size: int = batch) -> Iterator[list[int]]:
+            rng = np.random.default_rng([seed, epoch])
+            return filled(task.batches("train", size, rng), kept, size)
 
         # As many rows in smaller batches, each a smaller step.
         smaller, plan = recipe.batch // batch, recipe.schedule(seed)
@@ -102,10 +106,34 @@ def teach(
                     checkpoint=checkpoint,
                     progress=progress,
                 )
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and NO_MEMORY not in str(error):
+                raise
             if batch == 1:
                 raise ArchsmithError("one row must fit into memory; it does not. Search smaller networks.") from error
-            batch //= 2
+        batch //= 2
+        LOG.warning("a batch of %d rows did not fit into memory; training begins anew with %d", 2 * batch, batch)
+        wrapped.load_state_dict(begun)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+
+
+def filled(batches: Iterable[list[int]], kept: AbstractSet[int] | None, size: int) -> Iterator[list[int]]:
+    """Batches of `size` rows out of those that are kept; the last may be smaller, but one row alone is left out where
+    there are others, since a norm over batches can take nothing from it.
+
+    >>> list(filled([[1, 2, 3], [4, 5, 6], [7]], {2, 3, 5, 7}, 2))
+    [[2, 3], [5, 7]]
+    """
+    waiting: list[int] = []
+    given = False
+    for batch in batches:
+        waiting += batch if kept is None else [row for row in batch if row in kept]
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting, given = waiting[size:], True
+    if len(waiting) > 1 or (waiting and not given):
+        yield waiting
 
 
 def losing(
@@ -162,14 +190,18 @@ def varied(x_BCHW: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
         x_BCHW = x_BCHW.permute(0, 2, 3, 1)[picked].permute(0, 3, 1, 2)
     if recipe.turn:
         angle = torch.from_numpy(np.deg2rad(rng.uniform(-recipe.turn, recipe.turn, rows))).float()
-        zero = torch.zeros_like(angle)
-        rows_of = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
+        zero, wide = torch.zeros_like(angle), width / height  # the grid's sides are of length 2, whatever the picture's
+        rows_of = [
+            torch.stack([angle.cos(), -angle.sin() / wide, zero], 1),
+            torch.stack([angle.sin() * wide, angle.cos(), zero], 1),
+        ]
         grid = F.affine_grid(torch.stack(rows_of, 1), list(x_BCHW.shape), align_corners=False)
         x_BCHW = F.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
     if recipe.cutout:
         centre = rng.integers(0, (height, width), (rows, 2))
         near = [
-            np.abs(np.arange(size)[None] - centre[:, i : i + 1]) * 2 < recipe.cutout
+            (np.arange(size)[None] >= centre[:, i : i + 1] - recipe.cutout // 2)
+            & (np.arange(size)[None] < centre[:, i : i + 1] + (recipe.cutout + 1) // 2)
             for i, size in enumerate((height, width))
         ]
         blank = torch.from_numpy(near[0][:, :, None] & near[1][:, None, :])
@@ -194,6 +226,7 @@ class _Felt:
     @contextmanager
     def listening(self, asked: bool) -> Iterator[None]:
         """Notes outputs within, where that is asked for."""
+        self._seen.clear()
         hooks = [part.register_forward_hook(self._note) for part in self._parts if asked]
         try:
             yield

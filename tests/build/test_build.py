@@ -72,6 +72,47 @@ def test_an_absolute_name_is_the_choice_outside() -> None:
     assert planned(static, Signal((5,))).gives == Signal((64,))
 
 
+@pytest.mark.parametrize("join", [None, "add"])
+@pytest.mark.parametrize("kind", ["residual", "add", "concat"])
+def test_a_node_may_hold_a_join_of_its_own(kind: str, join: str | None) -> None:
+    part: Any = {"conv": {"out": "in"}}
+    node = {"name": "a", "from": ["in"], "of": {kind: part if kind == "residual" else [part, "skip"]}}
+    plan = planned({"graph": {"nodes": [node | ({"join": join} if join else {})]}}, PICTURE)
+    assert network(plan)(torch.randn(2, 3, 16, 16)).shape == (2, *plan.gives.shape)
+
+
+def test_constraints_are_those_of_the_choices() -> None:
+    forbidden = {"kind": "forbidden", "values": {"a": 3, "b": 3}}
+    data = {"choices": {"a": [3, 5], "b": [3, 5]}, "constraints": [forbidden],
+            "network": [{"conv": {"out": "in", "kernel": "$a"}}, {"conv": {"out": "in", "kernel": "$b"}}]}  # fmt: skip
+    assert len(list(Declared.from_json(data).space.points())) == 3
+
+
+WRONG: list[Any] = [
+    {"choices": ["a"], "network": []},
+    {"choices": {"a": "abc"}, "network": [{"conv": {"out": "$a"}}]},
+    {"choices": {"a": 3}, "network": []},
+    {"choices": {"a": [1, 2]}, "network": {"pick": "$a"}},
+    {"choices": {"a": [1, 2]}, "network": {"pick": "$a", "of": ["relu", "skip"]}},
+    {"choices": {"a": [1, 2]}, "network": {"pick": "$a*2", "of": {"2": "relu", "4": "skip"}}},
+    {"choices": {}, "network": {"repeat": "$b", "of": "relu"}},
+    {"choices": {}, "network": {"repeat": "three", "of": "relu"}},
+    {"choices": {}, "network": {"repeat": None, "of": "relu"}},
+    {"choices": {}, "network": {"repeat": 2}},
+    {"choices": {"d": ["x", "y"]}, "network": {"repeat": "$d", "of": "relu"}},
+    {"choices": {"d": [-1, 2]}, "network": {"repeat": "$d", "of": "relu"}},
+    {"choices": {"d": [True, False]}, "network": {"repeat": "$d", "of": "relu"}},
+    {"choices": {"d": [1, 2]}, "network": {"repeat": "$d*2", "of": "relu"}},
+    {"choices": {"d": [1, 2]}, "constraints": [{"kind": "odd"}], "network": {"repeat": "$d", "of": "relu"}},
+]
+
+
+@pytest.mark.parametrize("data", WRONG, ids=range(len(WRONG)))
+def test_what_is_no_space_is_refused_in_words(data: Any) -> None:
+    with pytest.raises(BadInput):
+        Declared.from_json(data)
+
+
 REFUSED: list[tuple[Any, Signal, str]] = [
     ([{"conv": {"out": 8}}, {"linear": {"out": 4}}], PICTURE, "put flatten or mean before it at network/1"),
     ([{"conv": {"out": 8, "kernel": 5, "size": 3}}], PICTURE, "conv takes out, kernel, stride"),
@@ -87,6 +128,16 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ({"conv": {"out": "out*2"}}, PICTURE, 'a width is a number, "in"'),
     ([{"conv": {"out": 0}}], PICTURE, "a width is at least 1, not 0"),
     ([{"conv": {"out": 8, "groups": 2}}], PICTURE, "divisible by groups"),
+    ([{"conv": {"out": 8, "kernel": 4}}], PICTURE, "is odd"),
+    ([{"conv": 8}], PICTURE, "options of conv are an object"),
+    ({"add": []}, PICTURE, "network: add has a list|add has a list of parts"),
+    ({"graph": None}, PICTURE, 'a graph has "nodes"'),
+    ({"graph": {"nodes": [{"name": "a"}]}}, PICTURE, 'a graph has "nodes"'),
+    ({"graph": {"nodes": [{"name": "a", "from": []}]}}, PICTURE, "reads from something"),
+    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "of": ["relu"], "join": "add"}]}}, PICTURE, "1 for 2"),
+    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "join": "foo"}]}}, PICTURE, "There are: add, concat"),
+    ([{"embedding": {"rows": 9, "out": 8}}, {"conv": {"out": 8, "stride": 2}}], TOKENS, "number of places stays"),
+    ([{"embedding": {"rows": 9, "out": 8}}, "flatten"], TOKENS, "which leave padding out"),
 ]  # fmt: skip
 
 
@@ -109,8 +160,9 @@ def test_a_declaration_that_contradicts_itself_is_refused() -> None:
 
 
 def test_padding_changes_nothing() -> None:
-    """Each way of seeing a text: what stands in padded places does not matter, for all but recurrence."""
-    ops: list[Any] = [{"attention": {"heads": 2}}, {"conv": {"out": 8}}, "layer_norm"]
+    """Each way of seeing a text: what stands in padded places does not matter."""
+    recurrent = [{"lstm": {"out": 4, "both": True, "depth": 2}}, {"gru": {"out": 8}}]
+    ops: list[Any] = [{"attention": {"heads": 2}}, {"conv": {"out": 8}}, "layer_norm", *recurrent]
     for end in ("mean", "max", "attentive", "last"):
         plan = planned([{"embedding": {"rows": 20, "out": 8}}, *ops, end], TOKENS)
         built = network(plan).eval()
@@ -119,6 +171,8 @@ def test_padding_changes_nothing() -> None:
         other = torch.where(mask == 1, ids, torch.randint(1, 20, (3, 12), generator=torch.Generator().manual_seed(1)))
         with torch.no_grad():
             assert torch.allclose(built(ids, mask), built(other, mask), atol=1e-6), end
+            assert torch.allclose(built(ids[1:2, :7], mask[1:2, :7]), built(ids, mask)[1:2], atol=1e-6), end
+            assert torch.allclose(built(ids[:1]), built(ids[:1], mask[:1]), atol=1e-6), end
             assert not torch.allclose(built(ids), built(other), atol=1e-3), end
 
 

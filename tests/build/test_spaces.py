@@ -11,6 +11,7 @@ import torch
 
 from archsmith.build import SPACES, Signal, known_space, network, pieces, planned
 from archsmith.build.plan import Part
+from archsmith.build.spaces.cells import darts
 from archsmith.errors import BadInput
 from archsmith.evaluate.paper import paper_costs
 from archsmith.space import Architecture
@@ -91,6 +92,23 @@ def test_the_cell_that_nasbench101_shows_has_its_published_count() -> None:
     point |= {f"op{i}": operator for i, operator in enumerate(operators, 1)}
     blueprint.space.check(point)
     assert paper_costs(planned(blueprint.static(point, {"classes": 10}), PICTURE))["parameters"] == 2_694_282
+
+
+def test_darts_has_its_published_count() -> None:
+    """The cells of "DARTS_V2" of the paper's code at 36 channels and 20 cells: 3,349,342 parameters."""
+    normal = [("sep_3", "s0"), ("sep_3", "s1"), ("sep_3", "s0"), ("sep_3", "s1"), ("sep_3", "s1"), ("skip", "s0"),
+              ("skip", "s0"), ("dil_3", "block0")]  # fmt: skip
+    reduction = [("max_3", "s0"), ("max_3", "s1"), ("skip", "block0"), ("max_3", "s1"), ("max_3", "s0"),
+                 ("skip", "block0"), ("skip", "block0"), ("max_3", "s1")]  # fmt: skip
+    point = {}
+    for scope, cell in (("normal", normal), ("reduction", reduction)):
+        for place, (op, source) in enumerate(cell):
+            block = f"{scope}.block{place // 2}.{'left' if place % 2 == 0 else 'right'}"
+            point |= {f"{block}.op": op, f"{block}.from{place // 2}": source}
+    declared = darts(36, 20)
+    declared.space.check(point)
+    plan = planned(declared.static(point, {"classes": 10}), PICTURE)
+    assert paper_costs(plan)["parameters"] == 3_349_342
 
 
 def test_pruning_takes_out_what_no_output_needs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from archsmith.cli import app
+from archsmith.jobs.scratch import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
 
@@ -114,6 +116,9 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--benchmark", "nb201-cifar10=x.npz"), "give --benchmark, --space with --evaluator, or --space with --task"),
     (("--target", "latency<=fast"), "latency<=fast"),
     (("--strategy", "darts"), "there are: random, grid"),
+    (("--data", ""), "found no data. Give --data"),
+    (("--space", ""), "found no space. Give --space"),
+    (("--objective", "latency_ms"), "there are: loss_points, parameters"),
 ]
 
 
@@ -131,6 +136,7 @@ def test_where_every_network_fails_the_common_reason_is_said_and_the_trials_are_
 ) -> None:
     code, said = call(*asked(stripes, tmp_path / "run", "--target", "parameters<=10"))
     assert code == 2 and "the commonest reason: ValueError: it is over parameters<=10" in said, said
+    assert call("resume", tmp_path / "run")[0] == 2
     store = Store.read(tmp_path / "run" / "study.db")
     assert [trial.status for trial in store.history()] == ["failed"] * 3
     store.close()
@@ -155,3 +161,61 @@ def test_a_search_that_was_killed_goes_on_and_others_may_join(stripes: Path, tmp
     assert [trial.status for trial in store.history()] == ["complete"] * 6
     store.close()
     assert read_result(tmp_path / "run").holdout is not None
+
+
+def test_a_winner_once_chosen_stays_whatever_is_tried_after_it(stripes: Path, tmp_path: Path) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run"))
+    assert code == 0, said
+    chosen = json.loads((tmp_path / "run" / "stages" / "chosen.json").read_text())["result"]
+    shutil.rmtree(tmp_path / "run" / "final", ignore_errors=True)
+    (tmp_path / "run" / "stages" / "final.json").unlink()
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    plan["search"]["trials"] = 9
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    code, said = call("resume", tmp_path / "run")
+    assert code == 0, said
+    assert json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]["architecture"] == chosen
+    store = Store.read(tmp_path / "run" / "study.db")
+    assert len(store.history()) == 3
+    store.close()
+    assert read_result(tmp_path / "run").holdout is not None
+
+
+def test_a_run_that_was_stopped_before_its_pace_was_known_goes_on(stripes: Path, tmp_path: Path) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run"))
+    assert code == 0, said
+    shutil.copy(tmp_path / "run" / "plan.json", tmp_path / "plan.json")
+    (tmp_path / "new").mkdir()
+    shutil.move(tmp_path / "plan.json", tmp_path / "new" / "plan.json")
+    code, said = call("resume", tmp_path / "new")
+    assert code == 0 and read_result(tmp_path / "new").holdout is not None, said
+
+
+def test_other_data_are_not_gone_on_with(stripes: Path, tmp_path: Path) -> None:
+    for name in ("data.npz", "space.json"):
+        shutil.copy(stripes / name, tmp_path / name)
+    code, said = call(*asked(tmp_path, tmp_path / "run"))
+    assert code == 0, said
+    (tmp_path / "space.json").write_text(json.dumps({**SPACE, "choices": {**SPACE["choices"], "width": [4]}}))
+    grounded.cache_clear()
+    code, said = call("resume", tmp_path / "run")
+    assert code == 2 and "the space it began with" in said.replace("that it began with", "it began with"), said
+
+
+def test_a_bound_on_latency_is_kept_while_searching(stripes: Path, tmp_path: Path) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run", "--target", "latency<=0.000001ms"))
+    assert code == 2 and "it is over latency" in said, said
+    code, said = call(*asked(stripes, tmp_path / "other", "--target", "latency<=1000ms"))
+    assert code == 0, said
+    store = Store.read(tmp_path / "other" / "study.db")
+    assert all(0 < trial.values["latency_ms"] < 1000 for trial in store.history())
+    store.close()
+
+
+def test_what_is_shipped_says_what_it_means(stripes: Path, tmp_path: Path) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run"))
+    assert code == 0, said
+    prepared = json.loads((tmp_path / "run" / "model" / "preprocessor_config.json").read_text())
+    assert prepared["size"] == {"height": 8, "width": 8} and 0.3 < prepared["image_mean"][0] < 0.5
+    labels = json.loads((tmp_path / "run" / "model" / "labels.json").read_text())
+    assert labels == {"id2label": {"0": "0", "1": "1"}}

@@ -351,3 +351,45 @@ def test_a_table_that_a_forward_pass_shrinks_is_left_as_it_was():
     anatomy = examine(model, {"x": torch.randint(0, 20, (4, 6))}, rng())
     assert torch.equal(model.table.weight, before)
     assert [axis.size for axis in anatomy.axes.values()] == [12]
+
+
+class Leaky(nn.Module):
+    """A feed-forward block that may give more than its last product does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.leak = nn.Linear(8, 16), nn.Linear(16, 8), 0.0
+
+    def forward(self, x):
+        y = self.down(self.up(x).relu())
+        return y + self.leak * torch.sin(3 * x) if self.leak else y
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.out = nn.ModuleList([Leaky() for _ in range(4)]), nn.Linear(8, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("fault", ["idle", "weak"])
+def test_a_branch_does_not_hide_among_others(fault):
+    torch.manual_seed(0)
+    model = Residual().eval()
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.down.weight.mul_(3)
+        third = model.layers[2]
+        if fault == "idle":
+            third.up.bias.fill_(-1000.0)
+        else:
+            third.down.weight.mul_(1e-3 / 3)
+            third.down.bias.zero_()
+            third.leak = 3e-4
+    anatomy = examine(model, {"x": torch.randn(2, 5, 8)}, rng())
+    blocks = [name for name, branch in anatomy.branches.items() if branch.kind == "ffn"]
+    assert blocks == [f"layers.{i}.ffn.block" for i in (0, 1, 3)]

@@ -90,7 +90,16 @@ def test_pictures_are_varied_each_by_itself_and_stay_pictures() -> None:
     moved = varied(x, Recipe(1, shift=2), np.random.default_rng(0))
     assert moved[:, :, 3:5, 3:5].unique().numel() > 100 and moved.unique().numel() == x.unique().numel()
     blank = varied(x + 1, Recipe(1, cutout=4), np.random.default_rng(0)) == 0
-    assert int(blank[:, 0].flatten(1).sum(1).min()) >= 4 and int(blank[:, 0].flatten(1).sum(1).max()) <= 16
+    assert int(blank[:, 0].flatten(1).sum(1).min()) >= 4 and int(blank[:, 0].flatten(1).sum(1).max()) == 16
+    tall = varied(torch.ones(40, 1, 4, 64), Recipe(1, shift=1, turn=5), np.random.default_rng(0))
+    assert torch.allclose(tall, torch.ones(40, 1, 4, 64), atol=1e-5)
+    line = torch.zeros(1, 1, 21, 81)
+    line[:, :, 10] = 1.0  # turned by so many degrees it leaves the middle by the tangent of them
+    bent = varied(line, Recipe(1, turn=10), np.random.default_rng(3))[0, 0]
+    heights = bent.argmax(0).float()
+    degrees = abs(float(torch.atan2(heights[60] - heights[20], torch.tensor(40.0)).rad2deg()))
+    drawn = abs(float(np.random.default_rng(3).uniform(-10, 10, 1)[0]))
+    assert degrees == pytest.approx(drawn, abs=2.0)
     round_ = varied(torch.ones(4, 1, 8, 8), Recipe(1, turn=45), np.random.default_rng(0))
     assert torch.allclose(round_, torch.ones(4, 1, 8, 8), atol=1e-5)
 
@@ -106,6 +115,18 @@ def test_a_batch_that_does_not_fit_is_halved(halves: ImageClassification, monkey
     monkeypatch.setattr(halves, "inputs", little)
     _, fitted = trained(halves, PLAIN)
     assert fitted.steps == 240  # batches of 4 for 16
+
+    def really(part: Any, rows: Any) -> dict[str, Tensor]:
+        return taken(part, rows) if len(rows) <= 8 else {"x": torch.empty(10**15)}
+
+    monkeypatch.setattr(halves, "inputs", really)
+    module, fitted = trained(halves, PLAIN)
+    assert fitted.steps == 120
+    monkeypatch.setattr(halves, "inputs", taken)
+    plan = replace(PLAIN, batch=8, steps=120, learning_rate=PLAIN.learning_rate / 2**0.5)
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), trained(halves, plan)[0].parameters(), strict=True)
+    )
 
     def nothing(part: Any, rows: Any) -> dict[str, Tensor]:
         raise MemoryError

@@ -33,7 +33,7 @@ def two_before(
     nodes: list[JSON] = [{"name": "stem", "from": ["in"], "of": [{"conv": {"out": 3 * channels}}, "batch_norm"]}]
     names, width, halved = ["stem", "stem"], channels, False
     for number in range(cells):
-        reduces = number > 0 and number % (cells / stages) < 1 and number >= cells / stages
+        reduces = number in [stage * cells // stages for stage in range(1, stages)]
         width = 2 * width if reduces else width
         body = _cell(ops, blocks, all_blocks, width, reduces, halved)
         scope = "reduction" if reduces else "normal"
