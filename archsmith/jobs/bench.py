@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.evaluate.benchmark import Benchmark
 from archsmith.evaluate.replay import Replay, replay
 from archsmith.evaluate.tabular import Table
 from archsmith.report.compared import Curves, write_compared
 from archsmith.search import strategy
-from archsmith.trial import Strategy
+from archsmith.space import Space
+from archsmith.trial import Strategy, Trial
 
+PROPOSED = 3  # proposals that a strategy with options makes before a study begins
 FIDELITIES = ("asha", "hyperband", "bohb")
 READS_FEATURES = ("portfolio", "bayesian", "bananas", "boosting", "transformer")
 
@@ -55,7 +57,7 @@ def bench(
         raise BadInput("benchmarks that are compared have names of their own", twice[0], "--benchmark", "rename one")
     for each in tables:
         for name in strategies:
-            made(name, _table(each), budget)
+            tried_out(made(name, _table(each), budget), name, _table(each).space, [_table(each).objective])
     if min(budget, seeds, workers) < 1:
         raise BadInput("budget, seeds and workers are at least 1", f"{budget}, {seeds}, {workers}")
     folder = Path(out)
@@ -88,9 +90,29 @@ def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), *
         if len(table.epochs) < 2:
             raise BadInput(f"{plain} needs cheap values", "a table without", table.name, "leave it out")
         options.setdefault("levels", table.epochs)
+    unknown = [level for level in options.get("levels", ()) if level not in table.epochs]
+    if unknown:
+        known = f"there are: {', '.join(f'{each:g}' for each in table.epochs)}"
+        raise BadInput("levels are epochs of the table", f"{unknown[0]}", table.name, known)
     if plain in READS_FEATURES and table.features is not None:
         options.setdefault("features", table.features)
     return strategy(plain, objectives or [table.objective], budget=budget, **{**options, **given})
+
+
+def tried_out(found: Strategy, name: str, space: Space, objectives: Sequence[str]) -> Strategy:
+    """The strategy, if with its options it can make its first proposals. Raises `BadInput`."""
+    history: list[Trial] = []
+    try:
+        for number in range(PROPOSED if ":" in name else 1):
+            proposals = found(space, history, 1, np.random.default_rng(number))
+            values = dict.fromkeys(objectives, float(number))
+            history += [Trial(number, proposal, "complete", values) for proposal in proposals]
+    except BadInput:
+        raise
+    except Exception as error:  # whatever an option out of its range runs into
+        law = "a strategy must be able to propose with its options"
+        raise BadInput(law, f"{type(error).__name__}: {first_line(error)}", f"--strategy {name}") from error
+    return found
 
 
 def parsed(name: str) -> tuple[str, dict[str, Any]]:
@@ -104,6 +126,8 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
     for each in filter(None, re.split(r",(?![^\[]*\])(?![^{]*})", rest)):
         key, sign, value = each.partition("=")
         key, value = (key, value) if sign else ("sampler", key)
+        if key in ("objectives", "budget"):
+            raise BadInput("objectives and budget have options of their own", each, "--strategy", "leave it out there")
         try:
             options[key] = json.loads(value)
         except ValueError:

@@ -25,7 +25,7 @@ from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import scratch
-from archsmith.jobs.bench import made, parsed
+from archsmith.jobs.bench import FIDELITIES, made, parsed, tried_out
 from archsmith.jobs.scratch import Making, Scratch
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
@@ -149,6 +149,11 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     asked.check()
     asked = asked.anywhere()
     prepared = _prepared(asked)
+    space, _, objectives, chosen = prepared
+    tried_out(chosen, asked.strategy, space, objectives)
+    _executor(asked).close()  # a cluster that is not there, and a store of another search, are said before
+    if asked.store is not None:
+        Store.open(asked.store, space, objectives, asked.seed).close()
     with RunDirectory.create(out, {"search": asdict(asked)}):
         pass
     return _worked(Path(out), asked, prepared, progress or Progress())  # from here on any process may join
@@ -210,7 +215,12 @@ def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -
     """What a search found, as JSON."""
     ended = {status: sum(trial.status == status for trial in trials) for status in ("complete", "failed")}
     rows = [
-        {"trial": trial.number, "architecture": dict(trial.proposal.architecture), "values": dict(trial.values)}
+        {
+            "trial": trial.number,
+            "architecture": dict(trial.proposal.architecture),
+            "fidelity": dict(trial.proposal.fidelity),
+            "values": dict(trial.values),
+        }
         for trial in front
     ]
     reasons = sorted({trial.error for trial in trials if trial.error})
@@ -239,7 +249,9 @@ def _prepared(asked: Asked) -> Prepared:
             known = f"there are: {', '.join(table.columns)}"
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
         cold = made(asked.strategy, table, asked.trials, objectives)
-        return table.space, LookedUp(asked.benchmark, objectives), objectives, _warmed(asked, table.space, cold)
+        whole_epochs = {"epochs": table.epochs[-1]} if parsed(asked.strategy)[0] in FIDELITIES else None
+        warm = _warmed(asked, table.space, cold, whole_epochs)
+        return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
     if asked.scratch is None and name in scratch.ONE_SHOT:
         raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
@@ -265,15 +277,15 @@ def paths_of(asked: Asked) -> int:
     return scratch.ONE_SHOT.get(parsed(asked.strategy)[0], 0)
 
 
-def _warmed(asked: Asked, space: Space, cold: Strategy) -> Strategy:
-    """The strategy after the first proposals of what earlier runs teach, where there are any."""
+def _warmed(asked: Asked, space: Space, cold: Strategy, fidelity: Mapping[str, float] | None = None) -> Strategy:
+    """The strategy after the first proposals of what earlier runs teach, where there are any; at this fidelity."""
     if not asked.past:
         return cold
     past = []
     for each in asked.past:
         with closing(Store.read(store_of(each, read_asked(each)))) as store:
             past.append((store.history(), store.objectives))
-    return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10))
+    return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10), fidelity=fidelity)
 
 
 def _executor(asked: Asked) -> Executor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,6 +82,12 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     if unknown:
         own = [key for key in taken if key not in ("objectives", "budget")]
         raise BadInput(f"an option of {name} is one that it has", repr(unknown[0]), "", f"there are: {', '.join(own)}")
+    hints = typing.get_type_hints(make.func if isinstance(make, partial) else make)
+    for key, value in options.items():
+        if key in hints and not _fits(value, hints[key]):
+            kind = getattr(hints[key], "__name__", str(hints[key])).replace("typing.", "")
+            law = f"an option of {name} has a value of its kind"
+            raise BadInput(law, f"{key}={value!r}", "", f"it takes {kind}")
     missing = [
         key for key, each in taken.items() if each.default is each.empty and key not in {**given, **options}
         and each.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -87,6 +95,28 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     if missing:
         raise BadInput(f"{name} needs {missing[0]}", "none", "", f"give {missing[0]}=...")
     return make(**given, **options)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a parameter's kind, as far as the kinds of options here go.
+
+    >>> _fits(3, float), _fits(True, int), _fits("3", int | None), _fits([1], Sequence[float]), _fits(3, Sequence[int])
+    (True, False, False, True, False)
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return callable(value) if origin is not None and origin is Callable else True
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,11 +20,14 @@ Policy = Callable[[Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, .
 LEAST, SURE = 5, 3.0  # times that a value was tried, and standard errors, before it is dropped
 
 
-def with_prior(strategy: Strategy, prior: Prior, *, first: int, drawn: int = 1000) -> Strategy:
+def with_prior(
+    strategy: Strategy, prior: Prior, *, first: int, drawn: int = 1000, fidelity: Mapping[str, float] | None = None
+) -> Strategy:
     """The `first` proposals are those that a prior puts first among `drawn` random points; then the strategy goes on.
 
     The prior is minimised: a score at initialisation with its sign turned, or what a predictor of earlier studies says.
     Every second of them comes from the better half instead, at random: a prior that is wrong must not decide all.
+    `fidelity`: that of a whole evaluation, for strategies that have any.
     """
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
@@ -42,7 +46,7 @@ def with_prior(strategy: Strategy, prior: Prior, *, first: int, drawn: int = 100
             count += 1
             return new[0] if count % 2 else new[int(rng.integers(max(1, len(new) // 2)))]
 
-        begun = different(history, min(n, left), choose)
+        begun = [replace(each, fidelity=dict(fidelity or {})) for each in different(history, min(n, left), choose)]
         running = [Trial(len(history) + i, proposal, "running") for i, proposal in enumerate(begun)]
         return begun + (strategy(space, [*history, *running], n - len(begun), rng) if len(begun) < n else [])
 

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -199,12 +200,72 @@ def test_what_cannot_be_searched_is_refused_on_one_line(own: Path, table: Path, 
     assert code == 2 and reason in told and told.count("\n") == 1 and not (own / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    ["genetic:population=abc", "genetic:population=2.5", "genetic:selection=3", "bayesian:start=abc", "grid:budget=3",
+     "bayesian:features=3", "evolution:sample=abc", "swarm:particles=2.5", "annealing:start=0",
+     "genetic:objectives=[1]", "optuna:nosuch"],
+)  # fmt: skip
+def test_an_option_of_the_wrong_kind_is_refused_before_anything_is_there(own: Path, table: Path, strategy: str) -> None:
+    code, told = call("search", "--benchmark", f"t:error={table}", "--strategy", strategy, "--out", "run")
+    assert code == 2 and told.count("\n") == 1 and told.startswith("error: "), told
+    assert not (own / "run").exists()
+    code, told = call("bench", "--benchmark", f"t:error={table}", "--strategy", strategy, "--out", "run")
+    assert code == 2 and told.count("\n") == 1 and not (own / "run").exists(), told
+
+
+def damaged(path: Path, kind: str) -> Path:
+    whole: dict[str, np.ndarray] = {"ops": np.zeros((15625, 6), int), "op_names": np.array(["none"] * 5)}
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "array":
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path.with_suffix(".npy").rename(path)
+    elif kind == "flipped":
+        np.savez_compressed(path, **whole)
+        content = bytearray(path.read_bytes())
+        content[200:300] = bytes(byte ^ 255 for byte in content[200:300])
+        path.write_bytes(bytes(content))
+    else:
+        np.savez(path, **whole)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["empty", "array", "flipped", "other"])
+def test_a_damaged_benchmark_is_said_on_one_line(own: Path, kind: str) -> None:
+    file = damaged(own / "nb201.npz", kind)
+    code, told = call("search", "--benchmark", f"nb201-cifar10={file}", "--out", "run")
+    assert code == 2 and told.count("\n") == 1 and str(file) in told and not (own / "run").exists(), told
+
+
+@pytest.mark.parametrize("content", ["a,a,error\n1,2,3\n", "a,error\n1,x\n2,y\n", "a,error\n1\n"])
+def test_a_csv_that_is_no_table_is_said_on_one_line(own: Path, content: str) -> None:
+    (own / "t.csv").write_text(content)
+    code, told = call("search", "--benchmark", "t:error=t.csv", "--out", "run")
+    assert code == 2 and told.count("\n") == 1 and "t.csv" in told and not (own / "run").exists(), told
+
+
+def test_where_every_trial_fails_a_search_stops_and_says_why(own: Path) -> None:
+    (own / "bad_evaluator.py").write_text("import sys\n\ndef leaves(proposal, rng):\n    sys.exit(0)\n")
+    words = ("--space", "space.json", "--evaluator", "bad_evaluator:leaves", "--allow-code", "--objective", "loss")
+    code, told = call("search", *words, "--strategy", "random", "--trials", "60", "--out", "run")
+    assert code == 2 and "no trial ended well; the commonest reason: SystemExit" in told
+    with closing(Store.read("run/study.db")) as store:
+        assert len(store.history()) == 20
+
+
+def test_an_objective_that_the_evaluator_has_not_is_said_at_once(own: Path) -> None:
+    words = ("--space", "space.json", "--evaluator", "my_evaluator:evaluate", "--allow-code", "--objective", "los")
+    code, told = call("search", *words, "--strategy", "grid", "--trials", "6", "--out", "run")
+    assert code == 2 and "gives every objective; found no los" in told and "it gives: loss" in told.lower()
+
+
 def test_a_store_of_another_search_is_refused(own: Path, table: Path) -> None:
     search("one", Asked(benchmark=f"t:error={table}", trials=2, store="shared.db"))
     code, told = call(
         "search", "--benchmark", f"t:error={table}", "--seed", "4", "--store", "shared.db", "--out", "two"
     )
-    assert code == 2 and "the seed it began with" in told
+    assert code == 2 and "the seed it began with" in told and not Path("two").exists()
     assert follow(Path("one"), read_asked("one") or Asked())  # the first is as it was
 
 

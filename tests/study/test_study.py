@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,44 @@ def foreign(path: Path) -> Path:
     study = optuna.create_study(storage=f"sqlite:///{path}", study_name="search")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     return path
+
+
+def damaged(path: Path) -> Path:
+    search(str(path), 4)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:5], lines[5][: len(lines[5]) // 2] + "\n", *lines[6:]]))
+    return path
+
+
+@pytest.mark.parametrize("content", ["notes without a newline at the end", "line one\nline two\n", "[1]\n"])
+def test_a_journal_that_is_none_is_left_as_it_was(tmp_path: Path, content: str) -> None:
+    (tmp_path / "diary.journal").write_text(content)
+    with pytest.raises(BadInput, match="is what Optuna writes"):
+        Store.open(tmp_path / "diary.journal", SMALL, ["loss"], 0)
+    assert (tmp_path / "diary.journal").read_text() == content
+
+
+def test_a_damaged_journal_is_said_on_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="readable and writable") as caught:
+        Store.read(damaged(tmp_path / "s.journal"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sqlite_url_is_the_file_that_it_names(tmp_path: Path) -> None:
+    search(str(tmp_path / "s.db"), 4)
+    with closing(Store.read(f"sqlite:///{tmp_path / 's.db'}")) as store:
+        assert len(store.history()) == 4 and store.location == str(tmp_path / "s.db")
+
+
+def test_a_trial_of_another_tool_has_its_objectives(tmp_path: Path) -> None:
+    import optuna
+
+    search(str(tmp_path / "s.db"), 4)
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 's.db'}")
+    params = study.trials[0].params
+    study.add_trial(optuna.create_trial(params=params, distributions=study.trials[0].distributions, values=[0.1, 0.2]))
+    with closing(Store.read(tmp_path / "s.db")) as store:
+        assert store.history()[4].values == dict(zip(OBJECTIVES, [0.1, 0.2], strict=True))
 
 
 BAD = {
