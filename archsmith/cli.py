@@ -223,7 +223,7 @@ def search(
     """Search a space for its best architectures."""
     run = out or _new_run()
     with _edge(context, run):
-        from archsmith.jobs.scratch import Scratch
+        from archsmith.jobs.ground import Scratch
         from archsmith.jobs.search import Asked
         from archsmith.jobs.search import search as job
 

@@ -14,12 +14,13 @@ from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
-from archsmith.space import Value
+from archsmith.space import Architecture, Value
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe, teach
 from archsmith.trial import Proposal
 
+DRAWN = 100  # architectures, of which one must be able to run
 SHORTEST = 32  # tokens that a network of texts can read at least
 
 
@@ -61,6 +62,18 @@ class Ground:
             law = f"a network of this task gives {self.given['classes']} numbers a row"
             raise BadInput(law, str(plan.gives), self.task.name, "end it with a pool and a linear layer")
         return plan
+
+    def drawn(self, blueprint: Blueprint, rng: np.random.Generator, prune: bool = True) -> tuple[Architecture, Plan]:
+        """A random architecture that can run, with its plan. Raises `BadInput`, of the last one, where none of many
+        can."""
+        for attempt in range(DRAWN):
+            point = blueprint.space.sample(rng)
+            try:
+                return point, self.plan(blueprint, point, prune)
+            except BadInput:
+                if attempt == DRAWN - 1:
+                    raise
+        raise AssertionError
 
     def module(self, plan: Plan, seed: int) -> nn.Module:
         """A network that takes what the task's models take, by name."""

@@ -8,7 +8,6 @@ Weights are shared where two networks have the same module, with the same option
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.build import Blueprint, network
-from archsmith.build.pieces import made
+from archsmith.build.network import new
 from archsmith.build.plan import Part as Plan
 from archsmith.build.plan import Piece, pieces
 from archsmith.compress.norms import recalibrate
-from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
@@ -50,14 +48,8 @@ class Shared(nn.Module):
                 self.module_of(piece)
 
     def drawn(self, rng: np.random.Generator) -> tuple[Architecture, Plan]:
-        """A random architecture that can run, with its plan. Raises `BadInput` where there is none."""
-        for _ in range(100):
-            point = self.blueprint.space.sample(rng)
-            try:
-                return point, self.ground.plan(self.blueprint, point, prune=False)
-            except BadInput:
-                continue
-        raise BadInput("a space has networks that run on the task", "none in a hundred", "--space")
+        """A random architecture that can run, with its plan."""
+        return self.ground.drawn(self.blueprint, rng, prune=False)
 
     def module_of(self, piece: Piece) -> nn.Module:
         """The shared module of one place."""
@@ -65,7 +57,7 @@ class Shared(nn.Module):
         if key not in self.bank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
-                self.bank[key] = made(piece.kind, json.loads(piece.options), piece.gets)
+                self.bank[key] = new(piece)
         return self.bank[key]
 
     def network(self, plan: Plan) -> nn.Module:

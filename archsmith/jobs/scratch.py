@@ -10,23 +10,23 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from archsmith.build import SPACES, Blueprint, Declared, known_space
+from archsmith.build import Blueprint
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs import shipping, stages
-from archsmith.jobs.case import Case, Request, runs
+from archsmith.jobs.case import Case, runs
+from archsmith.jobs.ground import TASKS, Scratch, grounded
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import unmet
@@ -37,12 +37,7 @@ from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture
 from archsmith.study import RunDirectory
-from archsmith.tasks import ImageClassification, Task, TextClassification
-from archsmith.tasks.columns import find_label, find_texts
-from archsmith.tasks.picture_files import read_pictures
-from archsmith.tasks.pictures import Preparation
-from archsmith.tasks.read import read
-from archsmith.tasks.vocabulary import kept_words, learnt_tokenizer
+from archsmith.tasks import ImageClassification, Task
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
 
@@ -52,58 +47,7 @@ ONE_SHOT = {"spos": 1, "sandwich": 4}  # networks that share weights are trained
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
-TIMED = 128  # tokens of the call that is timed, where networks read as many
-DRAWN = 100  # architectures, of which one must be able to run
-PICTURES = 256  # that means and deviations are taken of
-TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
 SHIFT = 1 / 8  # of a picture's side
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """What networks are searched for, as plain data. `space`: the name of one, or a file of a declared one."""
-
-    task: str
-    data: str
-    space: str
-    validation: str | None = None
-    holdout: str | None = None
-    text: tuple[str, ...] | None = None
-    label: str | None = None
-    metric: str | None = None
-    targets: tuple[str, ...] = ()
-    runtime: str = "all"
-    seed: int = 0
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Scratch:
-        """The inverse of `asdict`."""
-        text = data.get("text")
-        return cls(**{**data, "targets": tuple(data["targets"]), "text": None if text is None else tuple(text)})
-
-    def anywhere(self) -> Scratch:
-        """The same, whatever folder it is gone on with from."""
-
-        def whole(path: str | None) -> str | None:
-            return str(Path(path).absolute()) if path and Path(path).exists() else path
-
-        space = self.space if self.space in SPACES else str(whole(self.space))
-        files = {name: whole(getattr(self, name)) for name in ("data", "validation", "holdout")}
-        return replace(self, space=space, **files)  # type: ignore[arg-type]
-
-    @property
-    def request(self) -> Request:
-        """The same as `optimize` is asked, of the winner."""
-        return Request(
-            model=f"found in {Path(self.space).stem}", task=self.task, data=self.data, validation=self.validation,
-            holdout=self.holdout, text=self.text, label=self.label, metric=self.metric, targets=self.targets or TARGETS,
-            runtime=self.runtime, seed=self.seed, length=self.length,
-        )  # fmt: skip
-
-    @property
-    def length(self) -> int:
-        """Tokens of the call that is timed: no more than networks of the task read."""
-        return min(TIMED, grounded(self)[0].signal.shape[0])
 
 
 @dataclass(frozen=True)
@@ -201,108 +145,6 @@ def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: A
     return [target for target in targets if target.metric in known and not target.met(known[target.metric])]
 
 
-@cache
-def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
-    """The task and the space, made once a process. Raises `BadInput`."""
-    parse_targets(scratch.targets)  # what is wrong with them is said before any work is done
-    for name in ("task", "data", "space"):
-        if not getattr(scratch, name):
-            raise BadInput(
-                "a search from nothing needs a task, its data and a space", f"no {name}", "", f"give --{name}"
-            )
-    if scratch.task not in TASKS:
-        remedy = f"choose one of {', '.join(TASKS)}"
-        raise BadInput("a search from nothing is for a task that is known", repr(scratch.task), "--task", remedy)
-    blueprint: Blueprint
-    if scratch.space in SPACES:
-        blueprint = known_space(scratch.space)
-    elif Path(scratch.space).is_file():
-        blueprint = Declared.from_json(read_json(Path(scratch.space)))
-    else:
-        raise BadInput(
-            "a space is one that is known, or a file", scratch.space, "--space", f"known: {', '.join(SPACES)}"
-        )
-    ground = Ground.of(TASKS[scratch.task](scratch))
-    fitting(ground, blueprint, np.random.default_rng(0))  # a space of another kind is said before any work is done
-    return ground, blueprint
-
-
-def fitting(ground: Ground, blueprint: Blueprint, rng: np.random.Generator) -> Architecture:
-    """A random architecture that can run on the task. Raises `BadInput`, of the last one, where none of many can."""
-    for attempt in range(DRAWN):
-        point = blueprint.space.sample(rng)
-        try:
-            ground.plan(blueprint, point)
-            return point
-        except BadInput:
-            if attempt == DRAWN - 1:
-                raise
-    raise AssertionError
-
-
-def _images(scratch: Scratch) -> Task:
-    found = read_pictures(scratch.data, scratch.label)
-    height, width, channels = _shape(found.data[0], found.places[0])
-    task = ImageClassification.from_files(
-        scratch.data,
-        scratch.validation,
-        scratch.holdout,
-        prepared=Preparation(height, width, (0.0,) * channels, (1.0,) * channels),
-        rng=np.random.default_rng([scratch.seed, 0]),
-        label=scratch.label,
-        metric=scratch.metric or "accuracy",
-        argument="x",
-    )
-    # Of the train part alone: what the others are must not be learnt.
-    pixels = task.parts["train"].pixels
-    sample = pixels[:: max(1, len(pixels) // PICTURES)].reshape(-1, channels) / 255
-    deviation = np.maximum(sample.std(axis=0), 1e-3)
-    mean = sample.mean(axis=0)
-    task.prepared = replace(task.prepared, mean=tuple(mean.tolist()), std=tuple(deviation.tolist()))
-    return task
-
-
-def _shape(data: bytes | np.ndarray, place: str) -> tuple[int, int, int]:
-    """(height, width, channels) of a picture: 1 for grey ones, else 3."""
-    if isinstance(data, np.ndarray):
-        channels = 1 if data.ndim == 2 or data.shape[-1] == 1 else 3
-        return int(data.shape[0]), int(data.shape[1]), channels
-    import io
-
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width, 1 if image.mode in ("L", "1") else 3
-    except OSError as error:
-        raise BadInput("a picture must be readable", str(error)[:120], place, "take it out or repair it") from None
-
-
-def _texts(scratch: Scratch) -> Task:
-    table = read(scratch.data)
-    columns = find_texts(table, scratch.text, find_label(table, scratch.label))
-
-    def task(tokenizer: Any) -> TextClassification:
-        return TextClassification.from_files(
-            scratch.data,
-            scratch.validation,
-            scratch.holdout,
-            tokenizer=tokenizer,
-            rng=np.random.default_rng([scratch.seed, 0]),
-            label=scratch.label,
-            text=scratch.text,
-            metric=scratch.metric or "accuracy",
-        )
-
-    # Parts are split by their texts, whatever the words are; the words that stay are those of the train part.
-    every = learnt_tokenizer(text for name in columns for text in table.strings(name))
-    counts = np.bincount(task(every).parts["train"].ids, minlength=len(every))
-    return task(kept_words(every, counts))
-
-
-TASKS = {"image-classification": _images, "text-classification": _texts}
-
-
 def recipe_of(ground: Ground) -> Recipe:
     """How networks of a task are trained, but for the steps: pictures are moved and flipped, batches fit the data."""
     rows = ground.task.size("train")
@@ -326,7 +168,7 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
             return {"trial_steps": (10 if paths else 1) * steps, "winner_steps": 10 * steps}
         rng, took = np.random.default_rng([scratch.seed, 3]), []
         for _ in range(PACED):
-            plan = ground.plan(blueprint, fitting(ground, blueprint, rng))
+            plan = ground.drawn(blueprint, rng)[1]
             maker = FromScratch(ground, blueprint, recipe, scratch.seed)
             maker.trained(plan, replace(recipe, steps=1))
             began = time.perf_counter()

@@ -26,7 +26,8 @@ from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import scratch
 from archsmith.jobs.bench import FIDELITIES, made, parsed, tried_out
-from archsmith.jobs.scratch import Making, Scratch
+from archsmith.jobs.ground import Scratch, grounded
+from archsmith.jobs.scratch import Making
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
@@ -257,7 +258,7 @@ def _prepared(asked: Asked) -> Prepared:
         raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
     name = "evolution" if name in scratch.ONE_SHOT else name
     if asked.scratch is not None:
-        space, objectives = scratch.grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
+        space, objectives = grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
         timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
         values = ("loss_points", "parameters", "macs", "weight_bytes", *(["latency_ms"] if timed else []))
         if unknown := [each for each in objectives if each not in values]:

@@ -129,9 +129,9 @@ class Pictures:
 
     def _made(self, recipes: np.ndarray) -> np.ndarray:
         height, width = self.pixels.shape[1:3]
-        down = _reflected(np.arange(height) + self.shift[recipes, :1], height)
+        down = reflected(np.arange(height) + self.shift[recipes, :1], height)
         right = np.where(self.turned[recipes, None], width - 1 - np.arange(width), np.arange(width))
-        right = _reflected(right + self.shift[recipes, 1:], width)
+        right = reflected(right + self.shift[recipes, 1:], width)
         first, second = self.sources[recipes].T
         moved = self.pixels[first[:, None, None], down[:, :, None], right[:, None, :]].astype(np.float32)
         share = self.share[recipes, None, None, None]
@@ -154,7 +154,7 @@ class Pictures:
         return type(self)(self.pixels, *both)
 
 
-def _reflected(at: np.ndarray, size: int) -> np.ndarray:
+def reflected(at: np.ndarray, size: int) -> np.ndarray:
     """Positions beyond an edge, mirrored back."""
     at = np.abs(at)
     return np.where(at >= size, 2 * (size - 1) - at, at)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archsmith.errors import ArchsmithError
+from archsmith.tasks.pictures import reflected
 from archsmith.tasks.task import Task
 from archsmith.train.fit import Fitted, Schedule, fit
 
@@ -178,8 +179,8 @@ def varied(x_BCHW: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     rows, _, height, width = x_BCHW.shape
     if recipe.shift or recipe.flip:
         moved = rng.integers(-recipe.shift, recipe.shift + 1, (rows, 2))
-        down = _mirrored(np.arange(height) + moved[:, :1], height)
-        right = _mirrored(np.arange(width) + moved[:, 1:], width)
+        down = reflected(np.arange(height) + moved[:, :1], height)
+        right = reflected(np.arange(width) + moved[:, 1:], width)
         if recipe.flip:
             right = np.where(rng.random((rows, 1)) < 0.5, right[:, ::-1], right)
         picked = (
@@ -207,11 +208,6 @@ def varied(x_BCHW: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
         blank = torch.from_numpy(near[0][:, :, None] & near[1][:, None, :])
         x_BCHW = x_BCHW.masked_fill(blank[:, None], 0.0)
     return x_BCHW.contiguous()
-
-
-def _mirrored(at: np.ndarray, size: int) -> np.ndarray:
-    at = np.abs(at)
-    return np.where(at >= size, 2 * (size - 1) - at, at)
 
 
 class _Felt:

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from archsmith.cli import app
-from archsmith.jobs.scratch import grounded
+from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
 
