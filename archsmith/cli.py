@@ -160,12 +160,13 @@ def measure(
 @app.command()
 def bench(
     context: typer.Context,
-    benchmark: Annotated[list[str], typer.Option(help="nb201-cifar10=FILE, or NAME:COLUMN=FILE.csv. Repeat it.")],
+    benchmark: Annotated[list[str], typer.Option(help="nb201-cifar10=FILE, or NAME:COLUMN,...=FILE.csv. Repeat it.")],
     strategy: Annotated[list[str], typer.Option(help="NAME, NAME:OPTION=VALUE,... or optuna:SAMPLER. Repeat it.")],
     out: Out = None,
     budget: Annotated[int, typer.Option(min=1, help="Whole evaluations of each search.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each strategy on each benchmark.")] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 1,
+    objective: Annotated[list[str] | None, typer.Option(help="Columns, for the tables' own. Repeat it.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare search strategies on tables of architectures that were all measured once."""
@@ -180,6 +181,7 @@ def bench(
             budget=budget,
             seeds=seeds,
             workers=workers,
+            objectives=objective or (),
             on_done=None if quiet else typer.echo,
         )
     typer.echo((folder / "table.md").read_text(encoding="utf-8"))

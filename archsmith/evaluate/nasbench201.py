@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def canonical(architecture: Architecture) -> str:
                     entering.append(nodes[start] if operator == "skip_connect" else f"({nodes[start]})@{operator}")
         nodes.append("+".join(sorted(entering)))
     return nodes[3]
+
+
+def unique(table: Table) -> Table:
+    """The same with cells that compute the same as one: each has the values of the first of them, so there are 6,466
+    rows. (Trained apart, they differ by the noise of training.)"""
+    points = list(table.space.points())
+    names = [canonical(point) for point in points]
+    first: dict[str, int] = {}
+    for name, point in zip(names, points, strict=True):
+        row = table.row_of(point)
+        first[name] = min(row, first.get(name, row))
+    kept = sorted(first.values())
+    place = {row: index for index, row in enumerate(kept)}
+    rows = {point: place[first[name]] for name, point in zip(names, points, strict=True)}
+    columns = {name: column[kept] for name, column in table.columns.items()}
+    return replace(table, name=f"{table.name}-unique", columns=columns, row_of=rows.__getitem__)
 
 
 def paths(architecture: Architecture) -> np.ndarray:

@@ -54,13 +54,15 @@ def replay(
 ) -> Replay:
     """Search a table until `budget` whole evaluations are spent or the strategy has nothing left.
 
-    A trial of a fidelity "epochs" costs its share of a whole evaluation's. What is no architecture of the table is a
-    failed trial that costs nothing. Trial k is proposed with `default_rng([seed, k])`, as in a study.
+    A trial of a fidelity "epochs" costs its share of a whole evaluation's; one that computes the same as an earlier one
+    (a row of the table that is known) costs nothing. What is no architecture of the table is a failed trial that costs
+    nothing. Trial k is proposed with `default_rng([seed, k])`, as in a study.
     """
     evaluate, history = Lookup(table, tuple(objectives)), list[Trial]()
     reported, cost, whole = list[list[float]](), list[float](), list[bool]()
     epochs = table.epochs[-1] if table.epochs else None
     spent = took = 0.0
+    paid = set[tuple[int, float]]()
     while spent < budget - 1e-9 and len(history) < FAILING * budget:
         rng = np.random.default_rng([seed, len(history)])
         began = time.perf_counter()
@@ -71,15 +73,16 @@ def replay(
         proposal = proposals[0]
         given = proposal.fidelity.get("epochs", math.inf)
         share = 1.0 if epochs is None else min(1.0, given / epochs)
-        spent += share
-        if spent > budget + 1e-9:
-            break
         try:
             values = evaluate(proposal, rng)
         except BadInput as error:
-            spent -= share
             history.append(Trial(len(history), proposal, "failed", {}, seed, error=str(error)))
             continue
+        measured = (table.row_of(proposal.architecture), share)
+        spent += 0.0 if measured in paid else share
+        if spent > budget + 1e-9:
+            break
+        paid.add(measured)
         history.append(Trial(len(history), proposal, "complete", values, seed))
         found = table.values(proposal.architecture, tuple(report))
         reported.append([found[name] for name in report])
@@ -98,15 +101,30 @@ def replay(
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
-    """The area that points (n, 2), both minimised, dominate below a reference point.
+    """What points (n, m), all minimised, dominate below a reference point: an area, or with m = 3 a volume, and so on.
+
+    By slices of the last objective, for fronts of hundreds of points and few objectives (Zitzler 1999).
 
     >>> hypervolume(np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]]), (3.0, 3.0))
     3.0
+    >>> hypervolume(np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 2.0]]), (3.0, 3.0, 3.0))
+    9.0
     """
-    inside = points[np.all(points < np.asarray(reference), axis=1)]
-    area, last = 0.0, float(reference[1])
-    for x, y in inside[np.lexsort((inside[:, 1], inside[:, 0]))]:
-        if y < last:
-            area += (float(reference[0]) - x) * (last - y)
-            last = float(y)
-    return float(area)
+    inside = front_of(points[np.all(points < np.asarray(reference), axis=1)])
+    if not len(inside):
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    inside = inside[np.argsort(inside[:, -1], kind="stable")]
+    heights = np.diff(np.append(inside[:, -1], reference[-1]))
+    slices = (hypervolume(inside[: i + 1, :-1], reference[:-1]) for i in np.flatnonzero(heights))
+    return float(sum(heights[i] * area for i, area in zip(np.flatnonzero(heights), slices, strict=True)))
+
+
+def front_of(points: np.ndarray) -> np.ndarray:
+    """The points (k, m) of (n, m), minimised, that no other dominates, each once."""
+    found = np.empty((0, points.shape[1]))
+    for point in np.unique(points, axis=0):  # in an order in which none is dominated by a later one
+        if not np.all(found <= point, axis=1).any():
+            found = np.vstack([found, point])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from archsmith.space import Architecture, Choice, Space, Value
 from archsmith.trial import Proposal
 
 Features = Callable[[Architecture], np.ndarray]
+LEAST = 0.1  # share of a space that a table must have rows for: what it has not is a trial that fails, and costs none
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,10 @@ class Lookup:
 
 def read_csv(path: str | Path, values: tuple[str, ...]) -> Table:
     """A table with a row for each architecture: the columns named in `values` are what was measured (minimised), all
-    others are choices.
+    others are choices. A combination without a row is no architecture of it.
 
     Raises `BadInput` for a file that is no such table, a column that there is not, and an architecture that is there
-    twice or not at all.
+    twice, and one with too few.
     """
     try:
         rows = pacsv.read_csv(str(path))
@@ -91,14 +93,21 @@ def read_csv(path: str | Path, values: tuple[str, ...]) -> Table:
         twice = next(i for i, point in enumerate(points) if point in points[:i])
         raise BadInput("an architecture is in a benchmark once", f"row {twice + 1} comes again", str(path))
     space = Space({name: Choice(_sorted(column)) for name, column in zip(names, given, strict=True)})
-    if space.size != len(points):
-        law = "a benchmark has a row for every combination of its choices"
-        raise BadInput(law, f"{len(points)} of {space.size}", str(path), "add the rows that are missing")
+    if len(points) < LEAST * space.size:
+        law = f"a benchmark has a row for at least {LEAST:.0%} of the combinations of its choices"
+        raise BadInput(law, f"{len(points)} of {space.size}", str(path), "add rows, or leave out values")
+
+    def row_of(architecture: Architecture) -> int:
+        if architecture not in at:
+            law, found = "an architecture must be in the table", json.dumps(dict(architecture))
+            raise BadInput(law, found, str(path))
+        return at[architecture]
+
     columns = {name: np.array(rows.column(name).to_pylist(), dtype=np.float64) for name in values}
     bad = [name for name, column in columns.items() if not np.isfinite(column).all()]
     if bad:
         raise BadInput("values are finite numbers", bad[0], str(path))
-    return Table(Path(path).stem, space, columns, at.__getitem__, None, values[0])
+    return Table(Path(path).stem, space, columns, row_of, None, values[0])
 
 
 def with_scores(

@@ -19,7 +19,7 @@ import numpy as np
 
 from archsmith.errors import BadInput, first_line
 from archsmith.evaluate.benchmark import Benchmark
-from archsmith.evaluate.replay import Replay, replay
+from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import Table
 from archsmith.report.compared import Curves, write_compared
 from archsmith.search import strategy
@@ -29,6 +29,7 @@ from archsmith.trial import Strategy, Trial
 PROPOSED = 3  # proposals that a strategy with options makes before a study begins
 FIDELITIES = ("asha", "hyperband", "bohb")
 READS_FEATURES = ("portfolio", "bayesian", "bananas", "boosting", "transformer")
+READS_PRIOR = ("portfolio", "bayesian")
 
 
 def bench(
@@ -39,14 +40,17 @@ def bench(
     budget: int = 100,
     seeds: int = 20,
     workers: int = 1,
+    objectives: Sequence[str] = (),
     on_done: Callable[[str], None] | None = None,
 ) -> list[Curves]:
     """Run every strategy on every table with every seed, and write what they found into `out`.
 
     Args:
-        benchmarks: "nb201-cifar10=FILE", "nb201-cifar100=FILE" or "NAME:COLUMN=FILE.csv" (the column is minimised).
+        benchmarks: "nb201-cifar10=FILE", another that is known, or "NAME:COLUMN,...=FILE.csv" (columns are minimised).
         strategies: names; "optuna:tpe" for a sampler of Optuna.
         budget: whole evaluations of each search; cheap ones count for their share.
+        objectives: columns of every table, in place of each table's own: with several, searches are compared by the
+            hypervolume of what they have found.
 
     Raises:
         BadInput: a benchmark, a strategy or a folder that cannot be used; nothing was run.
@@ -56,8 +60,9 @@ def bench(
     if twice:
         raise BadInput("benchmarks that are compared have names of their own", twice[0], "--benchmark", "rename one")
     for each in tables:
+        asked = _objectives(each, objectives)
         for name in strategies:
-            tried_out(made(name, _table(each), budget), name, _table(each).space, [_table(each).objective])
+            tried_out(made(name, _table(each), budget, asked), name, _table(each).space, asked)
     if min(budget, seeds, workers) < 1:
         raise BadInput("budget, seeds and workers are at least 1", f"{budget}, {seeds}, {workers}")
     folder = Path(out)
@@ -67,12 +72,12 @@ def bench(
     found: list[Curves] = []
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         calls = {
-            (each, name): [pool.submit(search, each, name, budget, seed) for seed in range(seeds)]
+            (each, name): [pool.submit(search, each, name, budget, seed, tuple(objectives)) for seed in range(seeds)]
             for each in tables
             for name in strategies
         }
         for (each, name), rows in calls.items():
-            found.append(curves_of(each, name, [row.result() for row in rows], budget))
+            found.append(curves_of(each, name, [row.result() for row in rows], budget, objectives))
             if on_done:
                 on_done(f"{each.name}, {name}: {found[-1].told()}")
     write_curves(found, folder / "curves.csv")
@@ -141,20 +146,39 @@ def _table(benchmark: Benchmark) -> Table:
     return benchmark.table()
 
 
-def search(benchmark: Benchmark, name: str, budget: int, seed: int) -> Replay:
+def _objectives(benchmark: Benchmark, asked: Sequence[str]) -> tuple[str, ...]:
+    """Of a table: its own, or those asked for. Raises `BadInput` for one that is no column."""
+    table = _table(benchmark)
+    unknown = [name for name in asked if name not in table.columns]
+    if unknown:
+        known = f"there are: {', '.join(table.columns)}"
+        raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
+    return tuple(asked) or (table.objective,)
+
+
+def search(benchmark: Benchmark, name: str, budget: int, seed: int, objectives: tuple[str, ...] = ()) -> Replay:
     """One search, in a process of its own, on one thread."""
     import torch
 
     torch.set_num_threads(1)
-    table = _table(benchmark)
-    found = made(name, table, budget)
-    return replay(table, found, [table.objective], budget=budget, seed=seed, report=table.report)
+    table, asked = _table(benchmark), _objectives(benchmark, objectives)
+    found = made(name, table, budget, asked)
+    return replay(table, found, asked, budget=budget, seed=seed, report=table.report)
 
 
-def curves_of(benchmark: Benchmark, name: str, rows: Sequence[Replay], budget: int) -> Curves:
-    """Best value so far, at every whole evaluation, of every seed."""
+def curves_of(
+    benchmark: Benchmark, name: str, rows: Sequence[Replay], budget: int, objectives: Sequence[str] = ()
+) -> Curves:
+    """Best value so far, or with several objectives the hypervolume, at every whole evaluation, of every seed."""
     at, table = np.arange(1, budget + 1), _table(benchmark)
-    least = float(np.nanmin(table.columns[table.objective]))
+    seconds = float(np.mean([row.seconds / max(1, len(row.values)) for row in rows]))
+    asked = _objectives(benchmark, objectives)
+    if len(asked) > 1:
+        points = np.stack([table.columns[each] for each in asked], axis=1)
+        missed = np.stack([_missed(row, points, at) for row in rows])
+        unseen = np.full_like(missed, np.nan)
+        return Curves(benchmark.name, name, ", ".join(asked), missed, unseen, seconds, "hypervolume missed, %")
+    least = float(np.nanmin(table.columns[asked[0]]))
     best = np.full((len(rows), budget), np.nan)
     test = np.full((len(rows), budget), np.nan)
     for row, (mine, told) in zip(rows, zip(best, test, strict=True), strict=True):
@@ -162,8 +186,18 @@ def curves_of(benchmark: Benchmark, name: str, rows: Sequence[Replay], budget: i
             if trial is not None:
                 mine[i] = row.values[trial, 0]
                 told[i] = row.reported[trial, 0] if table.report else np.nan
-    seconds = float(np.mean([row.seconds / max(1, len(row.values)) for row in rows]))
-    return Curves(benchmark.name, name, table.objective, best - least, test, seconds)
+    return Curves(benchmark.name, name, asked[0], best - least, test, seconds)
+
+
+def _missed(row: Replay, points: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(evaluations,) per cent of the table's hypervolume that is not found yet, below the worst of each objective."""
+    reference = points.max(axis=0).tolist()
+    most, found = hypervolume(points, reference), np.full(len(at), np.nan)
+    for i, budget in enumerate(at):
+        able = row.values[row.whole & (row.cost <= budget + 1e-9)]
+        if len(able):
+            found[i] = 100 * (1 - hypervolume(able, reference) / most) if most > 0 else 0.0
+    return found
 
 
 def write_curves(found: Sequence[Curves], path: Path) -> None:

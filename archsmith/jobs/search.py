@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import scratch
-from archsmith.jobs.bench import FIDELITIES, made, parsed, tried_out
+from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
 from archsmith.jobs.target import parse_targets
@@ -33,6 +34,7 @@ from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
 from archsmith.report.terminal import Progress
 from archsmith.search import strategy, with_prior
+from archsmith.search.candidates import Features
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
@@ -249,9 +251,9 @@ def _prepared(asked: Asked) -> Prepared:
         if unknown:
             known = f"there are: {', '.join(table.columns)}"
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
-        cold = made(asked.strategy, table, asked.trials, objectives)
+        make = partial(made, asked.strategy, table, asked.trials, objectives)
         whole_epochs = {"epochs": table.epochs[-1]} if parsed(asked.strategy)[0] in FIDELITIES else None
-        warm = _warmed(asked, table.space, cold, whole_epochs)
+        warm = _warmed(asked, table.space, make, table.features, whole_epochs)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
     if asked.scratch is None and name in scratch.ONE_SHOT:
@@ -264,13 +266,13 @@ def _prepared(asked: Asked) -> Prepared:
         if unknown := [each for each in objectives if each not in values]:
             known = f"there are: {', '.join(values)}"
             raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
-        cold = strategy(name, objectives, budget=asked.trials, **options)
-        return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, cold)
+        make = partial(strategy, name, objectives, budget=asked.trials, **options)
+        return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, make)
     space = Space.from_json(read_json(Path(str(asked.space))))
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     evaluator.check()
-    cold = strategy(name, asked.objectives, budget=asked.trials, **options)
-    return space, evaluator, asked.objectives, _warmed(asked, space, cold)
+    make = partial(strategy, name, asked.objectives, budget=asked.trials, **options)
+    return space, evaluator, asked.objectives, _warmed(asked, space, make)
 
 
 def paths_of(asked: Asked) -> int:
@@ -278,15 +280,25 @@ def paths_of(asked: Asked) -> int:
     return scratch.ONE_SHOT.get(parsed(asked.strategy)[0], 0)
 
 
-def _warmed(asked: Asked, space: Space, cold: Strategy, fidelity: Mapping[str, float] | None = None) -> Strategy:
-    """The strategy after the first proposals of what earlier runs teach, where there are any; at this fidelity."""
+def _warmed(
+    asked: Asked,
+    space: Space,
+    make: Callable[..., Strategy],
+    features: Features | None = None,
+    fidelity: Mapping[str, float] | None = None,
+) -> Strategy:
+    """The strategy with what earlier runs teach, where there are any: as its own prior if it takes one, or else as
+    what it proposes first, at this fidelity."""
     if not asked.past:
-        return cold
+        return make()
     past = []
     for each in asked.past:
         with closing(Store.read(store_of(each, read_asked(each)))) as store:
             past.append((store.history(), store.objectives))
-    return with_prior(cold, learnt_prior(space, past), first=max(5, asked.trials // 10), fidelity=fidelity)
+    prior = learnt_prior(space, past, features)
+    if parsed(asked.strategy)[0] in READS_PRIOR:
+        return make(prior=prior)
+    return with_prior(make(), prior, first=max(5, asked.trials // 10), fidelity=fidelity)
 
 
 def _executor(asked: Asked) -> Executor:

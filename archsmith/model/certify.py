@@ -240,11 +240,11 @@ class _Slices:
     def together(self, candidates: Sequence[Candidate], verdicts: Verdicts) -> list[Candidate]:
         """The candidates that can also be cut all at once: kinds are added in turn, what does not fit is rejected."""
         kept: list[Candidate] = []
-        if not candidates or self.error(candidates)[0]:
+        if not candidates or self.error(candidates, ALIKE)[0]:
             return list(candidates)
         for kind in ORDER:
             group = [c for c in candidates if c.axis.kind == kind]
-            if not group or self.error([*kept, *group])[0]:
+            if not group or self.error([*kept, *group], ALIKE)[0]:
                 kept += group
                 continue
             kept += self._alone(self._fitted(kept, group, verdicts), group, verdicts)

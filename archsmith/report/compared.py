@@ -24,8 +24,9 @@ table { border-collapse: collapse } td, th { padding: .25rem .8rem; text-align: 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """One strategy on one benchmark. `regret` (seeds, evaluations): the best value so far above the best there is, NaN
-    before the first; `test`: another value of the same architecture; `seconds`: of a proposal."""
+    """One strategy on one benchmark. `regret` (seeds, evaluations): the best value so far above the best there is, or
+    with several objectives the hypervolume that is missed, in per cent, which `measure` says; NaN before the first.
+    `test`: another value of the same architecture; `seconds`: of a proposal."""
 
     benchmark: str
     strategy: str
@@ -33,11 +34,13 @@ class Curves:
     regret: np.ndarray
     test: np.ndarray
     seconds: float
+    measure: str = "regret"
 
     def told(self) -> str:
         """Mean and standard error at the end."""
         mean, error = middle(self.regret[:, -1])
-        return f"regret {mean:.3f} ± {error:.3f} after {self.regret.shape[1]} evaluations, {len(self.regret)} seeds"
+        seeds, evaluations = self.regret.shape
+        return f"{self.measure} {mean:.3f} ± {error:.3f} after {evaluations} evaluations, {seeds} seeds"
 
 
 def middle(values: np.ndarray) -> tuple[float, float]:
@@ -68,7 +71,7 @@ def table(found: Sequence[Curves]) -> list[list[str]]:
     header = [
         "strategy",
         "mean rank",
-        *(f"{b}: regret" for b in benchmarks),
+        *(f"{b}: {found[0].measure}" for b in benchmarks),
         *(f"{b}: test" for b in tested),
         "ms a proposal",
     ]
@@ -106,7 +109,7 @@ def write_compared(found: Sequence[Curves], folder: Path) -> None:
 
 
 def chart(found: Sequence[Curves], benchmark: str) -> str:
-    """Mean regret by evaluations, with a band in which the mean lies."""
+    """Mean regret (or hypervolume missed) by evaluations, with a band in which the mean lies."""
     figure = go.Figure()
     for number, each in enumerate(each for each in found if each.benchmark == benchmark):
         colour = COLOURS[number % len(COLOURS)]
@@ -122,8 +125,9 @@ def chart(found: Sequence[Curves], benchmark: str) -> str:
             x=at, y=np.maximum(mean, 1e-3), name=each.strategy, line={"color": colour}, legendgroup=each.strategy
         )
     figure.update_layout(
-        title=f"{benchmark}: mean regret so far (lower is better), with its 95 % band",
-        xaxis_title="whole evaluations", yaxis_title="regret", yaxis_type="log", template="plotly_white", height=480,
+        title=f"{benchmark}: mean {found[0].measure} so far (lower is better), with its 95 % band",
+        xaxis_title="whole evaluations", yaxis_title=found[0].measure, yaxis_type="log", template="plotly_white",
+        height=480,
     )  # fmt: skip
     drawn: str = figure.to_html(full_html=False, include_plotlyjs=False)
     return drawn

@@ -12,16 +12,26 @@ from archsmith.search.order import places, youngest
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
+POPULATION, SAMPLE = (10, 100), 5
+
 
 def regularised_evolution(
-    objectives: Sequence[str], *, population: int = 10, sample: int = 5, start: Sequence[Architecture] = ()
+    objectives: Sequence[str],
+    *,
+    budget: int = 100,
+    population: int | None = None,
+    sample: int | None = None,
+    start: Sequence[Architecture] = (),
 ) -> Strategy:
     """The youngest `population` (P) trials live; a child is the best of `sample` (S) of them, mutated once.
 
+    P is a twentieth of the budget, 10 to 100 (which Real et al. had for 20,000), S a quarter of P, and at least 5.
     With several objectives the best is the first by front, then by crowding. `start`: architectures to try first,
     in their order (an exact front, say). Until P trials are usable, points are drawn at random.
     """
-    if not objectives or sample < 1 or population < 1:
+    population = int(np.clip(budget // 20, *POPULATION)) if population is None else population
+    sample = max(SAMPLE, population // 4) if sample is None else sample
+    if not objectives or min(sample, population, budget) < 1:
         raise BadInput("evolution needs an objective, a population and a sample", f"{list(objectives)}")
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:

@@ -81,7 +81,7 @@ class Policy:
         self.optimiser = torch.optim.Adam(self.writer.parameters(), lr=min(3e-2, 1.0 / budget**0.75))
         self.baseline = 0.5
         self.trials = 0
-        self.latest: list[tuple[list[int], float]] = []
+        self.latest: list[tuple[list[int], float, float]] = []  # actions, reward, log probability when drawn
 
     def log_probabilities(self, actions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Of whole episodes (B,), and the mean entropy of their decisions."""
@@ -110,7 +110,6 @@ def step(policy: Policy, trial: Trial, reward: float) -> None:
     """Move the controller by one more episode."""
     actions = policy.episodes.actions(trial.proposal.architecture)
     policy.trials += 1
-    policy.latest = [*policy.latest, (actions, reward)][-EPISODES:]
     policy.baseline = SMOOTH * policy.baseline + (1 - SMOOTH) * reward
     beta = ENTROPY * max(0.0, 1 - policy.trials / policy.budget)
     if not actions:
@@ -119,13 +118,14 @@ def step(policy: Policy, trial: Trial, reward: float) -> None:
         log_B, entropy = policy.log_probabilities(torch.tensor([actions]))
         _descend(policy, -(reward - policy.baseline) * log_B.sum() - beta * entropy)
         return
+    with torch.no_grad():  # the controller is as it was when it drew the episode, unless several were drawn at once
+        drawn = float(policy.log_probabilities(torch.tensor([actions]))[0])
+    policy.latest = [*policy.latest, (actions, reward, drawn)][-EPISODES:]
     if policy.trials % (EPISODES // 2):
         return
-    actions_BT = torch.tensor([each for each, _ in policy.latest])
-    gain = torch.tensor([each for _, each in policy.latest])
+    actions_BT = torch.tensor([each for each, _, _ in policy.latest])
+    gain, old = torch.tensor([each for _, *each in policy.latest]).T
     gain = (gain - gain.mean()) / (gain.std() + 1e-6)
-    with torch.no_grad():
-        old = policy.log_probabilities(actions_BT)[0]
     for _ in range(PASSES):
         log_B, entropy = policy.log_probabilities(actions_BT)
         rho = (log_B - old).exp()

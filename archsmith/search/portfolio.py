@@ -17,7 +17,7 @@ from archsmith.search.evolution import regularised_evolution
 from archsmith.search.fidelity import bohb
 from archsmith.search.grid import grid_search
 from archsmith.search.nsga2 import nsga2
-from archsmith.search.wrap import Prior
+from archsmith.search.wrap import Prior, with_prior
 from archsmith.space import Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -59,7 +59,7 @@ def portfolio(
         "bohb": lambda: bohb(objectives, levels=levels or ()),
         "bayesian": lambda: bayesian_optimisation(objectives, budget=budget, features=features, prior=prior),
         "nsga2": lambda: nsga2(objectives, budget=budget),
-        "evolution": lambda: regularised_evolution(objectives),
+        "evolution": lambda: regularised_evolution(objectives, budget=budget),
     }
     made: dict[str, Strategy] = {}
 
@@ -67,6 +67,9 @@ def portfolio(
         name = pick(space, objectives, budget, levels)
         if name not in made:
             made[name] = makers[name]()
+            if prior is not None and name not in ("bayesian", "grid"):
+                fidelity = {"epochs": levels[-1]} if name == "bohb" and levels else None
+                made[name] = with_prior(made[name], prior, first=max(5, budget // 10), fidelity=fidelity)
         return [_signed(proposal, name) for proposal in made[name](space, history, n, rng)]
 
     return propose

@@ -199,16 +199,28 @@ def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def plain_errors(location: str) -> Iterator[None]:
-    """What goes wrong in a store, said on one line."""
+    """What goes wrong in a store, said on one line, and without the password of a database."""
     try:
         yield
     except BadInput:
         raise
     except KeyError as error:
-        raise BadInput("a study must exist to be read", "none named search", location) from error
+        raise BadInput("a study must exist to be read", "none named search", shown(location)) from error
     except FAILURES as error:
         reason = first_line(error.__cause__ or error)
-        raise BadInput("a study's store must be readable and writable", reason, location) from error
+        raise BadInput("a study's store must be readable and writable", reason, shown(location)) from error
+
+
+def shown(location: str) -> str:
+    """A location as it may be shown.
+
+    >>> shown("postgresql://me:secret@host/db"), shown("runs/study.db")
+    ('postgresql://me:***@host/db', 'runs/study.db')
+    """
+    try:
+        return sqlalchemy.make_url(location).render_as_string() if "://" in location else location
+    except sqlalchemy.exc.ArgumentError:  # no URL, which is what the error is about
+        return location
 
 
 @contextmanager

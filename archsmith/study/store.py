@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Architecture, Space
-from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, plain_errors, quiet, turn
+from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, plain_errors, quiet, shown, turn
 from archsmith.trial import Proposal, Status, Trial
 
 SCHEMA = 1
@@ -234,14 +234,16 @@ class Store:
 
 def _check_same(found: JSON, wanted: JSON, location: str) -> None:
     if found is None:
-        raise BadInput("a study must have been made by archsmith", "another", location, "name another file")
+        raise BadInput("a study must have been made by archsmith", "another", shown(location), "name another file")
     if found["schema"] > SCHEMA:
         law = f"a study must be of schema {SCHEMA} or older"
-        raise BadInput(law, str(found["schema"]), location, "use the archsmith that wrote it, or a newer one")
+        raise BadInput(law, str(found["schema"]), shown(location), "use the archsmith that wrote it, or a newer one")
     for part in ("space", "objectives", "seed"):
         if found[part] != wanted[part]:
             values = f"{found[part]}, not {wanted[part]}" if part != "space" else "another space"
-            raise BadInput(f"a study must go on with the {part} it began with", values, location, "name another file")
+            raise BadInput(
+                f"a study must go on with the {part} it began with", values, shown(location), "name another file"
+            )
 
 
 def _this_process() -> dict[str, JSON]:

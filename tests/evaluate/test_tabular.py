@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from archsmith.errors import BadInput
-from archsmith.evaluate.nasbench201 import EDGES, NAMES, OPERATORS, PATHS, SPACE, canonical, paths, read_npz
+from archsmith.evaluate.nasbench201 import EDGES, NAMES, OPERATORS, PATHS, SPACE, canonical, paths, read_npz, unique
+from archsmith.evaluate.replay import replay
 from archsmith.evaluate.tabular import Lookup, read_csv
+from archsmith.search import random_search
 from archsmith.space import Architecture
 from archsmith.trial import Proposal
 
@@ -86,11 +88,33 @@ def test_any_csv_is_a_table(tmp_path: Path) -> None:
     assert table.values(Architecture({"width": 4, "kind": "b"}), ("error",)) == {"error": 4.5}
 
 
+def test_what_a_csv_has_no_row_for_is_a_trial_that_fails(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("width,kind,error,ms\n8,a,1,5\n4,b,2,6\n")
+    table = read_csv(path, ("error", "ms"))
+    assert sorted(table.columns) == ["error", "ms"] and table.objective == "error"
+    found = replay(table, random_search(), ["error"], budget=2, seed=0)
+    assert sorted(found.values[:, 0]) == [1.0, 2.0]
+    with pytest.raises(BadInput, match="must be in the table"):
+        table.values(Architecture({"width": 4, "kind": "a"}), ("ms",))
+
+
+def test_unique_cells_share_their_values_and_are_paid_for_once(npz: Path) -> None:
+    table = unique(read_npz(npz))
+    assert {len(column) for column in table.columns.values()} == {6466}
+    a = cell("skip_connect", "none", "none", "nor_conv_3x3", "none", "none")
+    b = cell("skip_connect", "none", "none", "none", "nor_conv_3x3", "none")
+    assert table.values(a, ("val_error",)) == table.values(b, ("val_error",)) != read_npz(npz).values(b, ("val_error",))
+    twice = iter([a, b, cell(*["none"] * 6)])
+    found = replay(table, lambda *_: [Proposal(next(twice))], ["val_error"], budget=2, seed=0)
+    assert found.cost.tolist() == [1.0, 1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("width,error\n8,1\n8,2\n", "row 2"),
-        ("width,kind,error\n8,a,1\n4,b,2\n", "2 of 4"),
+        ("a,b,error\n" + "".join(f"{i},{i},1\n" for i in range(11)), "11 of 121"),
         ("width,loss\n8,1\n", "width, loss"),
         ("width,error\n8,\n4,1\n", "finite"),
     ],

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from archsmith.cli import app
 from archsmith.errors import BadInput
-from archsmith.evaluate.replay import Replay, replay
+from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import read_csv
 from archsmith.jobs.bench import bench
 from archsmith.report.compared import Curves, mean_ranks
@@ -45,6 +45,40 @@ def test_it_leaves_curves_a_table_and_a_page(table: Path, tmp_path: Path) -> Non
     page = (out / "bench.html").read_text(encoding="utf-8")
     assert "random" in page and "plotly" in page.lower() and "http" not in page.split("<script>")[0]
     assert result.output.count("| random |") == 1
+
+
+def test_several_objectives_are_compared_by_hypervolume(tmp_path: Path) -> None:
+    path = tmp_path / "both.csv"
+    rows = [f"{a},{b},{a + b},{(4 - a) ** 2 + b}" for a in range(5) for b in range(5)]
+    path.write_text("\n".join(["a,b,error,ms", *rows]) + "\n")
+    arguments = [
+        "bench",
+        "--benchmark",
+        f"both:error,ms={path}",
+        "--strategy",
+        "random",
+        "--budget",
+        "25",
+        "--seeds",
+        "2",
+    ]
+    named = ["--objective", "error", "--objective", "ms", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, *named])
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out" / "curves.csv").open(encoding="utf-8") as file:
+        missed = [float(row["regret"]) for row in csv.DictReader(file) if row["seed"] == "0"]
+    assert missed[0] > missed[-1] == 0.0 and missed == sorted(missed, reverse=True)
+    assert "hypervolume missed" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    wrong = CliRunner().invoke(app, [*arguments, "--objective", "grams", "--out", str(tmp_path / "other")])
+    assert wrong.exit_code == 2 and "error, ms" in wrong.output
+
+
+def test_a_front_is_the_same_however_its_points_are_ordered() -> None:
+    points = np.random.default_rng(0).random((60, 3))
+    corners = np.stack(np.meshgrid(*[np.linspace(0, 1, 61)[:-1] + 1 / 120] * 3), axis=-1).reshape(-1, 3)
+    counted = np.mean([np.any(np.all(points <= corner, axis=1)) for corner in corners[::7]])
+    assert hypervolume(points, (1.0, 1.0, 1.0)) == pytest.approx(counted, abs=0.02)
+    assert hypervolume(points[::-1], (1.0, 1.0, 1.0)) == pytest.approx(hypervolume(points, (1.0, 1.0, 1.0)))
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_a_front_is_walked_from_its_ends_inward() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
-def test_fronts_are_peeled_one_by_one(points: list[tuple[int, int]]) -> None:
+@given(st.integers(2, 3).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 4)] * n), min_size=1, max_size=30)))
+def test_fronts_are_peeled_one_by_one(points: list[tuple[int, ...]]) -> None:
     array = np.array(points, dtype=float)
     rank, left = fronts(array), list(range(len(points)))
     level = 0

@@ -57,7 +57,11 @@ def test_three_processes_share_a_study_and_one_is_killed(tmp_path: Path, locatio
     points = ["".join(str(v) for v in trial.proposal.architecture.values()) for trial in history]
     assert len(set(points)) == trials
     written = lines(log)
-    assert Counter(point for _, what, point, _ in written if what == "end") == Counter(points)
+    ends = Counter(point for _, what, point, _ in written if what == "end")
+    done = {point for _, what, point, pid in written if what == "end" and pid == killed}
+    lost = [point for point, count in ends.items() if count > 1]  # it came to an end, but died before it told the store
+    assert set(ends) == set(points) and len(lost) <= 1 and set(lost) <= done
+    assert sum(ends.values()) == trials + len(lost)
     assert len({pid for *_, pid in written}) == 3
     begins = Counter(point for _, what, point, _ in written if what == "begin")
     again = [point for point, count in begins.items() if count > 1]
