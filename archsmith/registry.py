@@ -6,13 +6,14 @@ A plug-in declares an entry point in the group `archsmith.plugins` named
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
 from archsmith.errors import BadInput
-from archsmith.search import STRATEGIES
+from archsmith.search import STRATEGIES, strategy
 
-TABLE: dict[tuple[str, str], Any] = {("strategy", name): factory for name, factory in STRATEGIES.items()}
+TABLE: dict[tuple[str, str], Any] = {("strategy", name): partial(strategy, name) for name in STRATEGIES}
 
 
 def names(kind: str) -> list[str]:

@@ -2,65 +2,86 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archsmith.errors import BadInput
-from archsmith.search.along import along_front, in_spread
-from archsmith.search.annealing import simulated_annealing
-from archsmith.search.bayesian import bayesian_optimisation
-from archsmith.search.closing import closing_in
-from archsmith.search.deep_q import deep_q_learning
-from archsmith.search.evolution import regularised_evolution
-from archsmith.search.exact import Option, Pick, exact_front, exact_pick
-from archsmith.search.fidelity import asha, bohb, hyperband
-from archsmith.search.genetic import genetic_algorithm
-from archsmith.search.grid import grid_search
-from archsmith.search.local import local_search
-from archsmith.search.nsga2 import nsga2
-from archsmith.search.optuna_sampler import optuna_sampler
-from archsmith.search.policy import policy_gradient
-from archsmith.search.portfolio import portfolio
-from archsmith.search.predictor import predictor_search
-from archsmith.search.pymoo_algorithm import pymoo_nsga2
-from archsmith.search.qlearning import q_learning
-from archsmith.search.random import random_search
-from archsmith.search.smac_facade import smac
-from archsmith.search.swarm import particle_swarm
-from archsmith.search.wrap import shrinking, with_prior
 from archsmith.trial import Strategy
 
-STRATEGIES: dict[str, Callable[..., Strategy]] = {
-    "random": random_search,
-    "grid": grid_search,
-    "local": local_search,
-    "annealing": simulated_annealing,
-    "genetic": genetic_algorithm,
-    "evolution": regularised_evolution,
-    "swarm": particle_swarm,
-    "q-learning": q_learning,
-    "deep-q": deep_q_learning,
-    "reinforce": partial(policy_gradient, method="reinforce"),
-    "ppo": partial(policy_gradient, method="ppo"),
-    "bayesian": bayesian_optimisation,
-    "bananas": partial(predictor_search, model="mlp"),
-    "boosting": partial(predictor_search, model="boosting"),
-    "transformer": partial(predictor_search, model="transformer"),
-    "nsga2": nsga2,
-    "asha": asha,
-    "hyperband": hyperband,
-    "bohb": bohb,
-    "optuna": optuna_sampler,
-    "pymoo": pymoo_nsga2,
-    "smac": smac,
-    "portfolio": portfolio,
-    "front": along_front,
-    "closing": closing_in,
+if TYPE_CHECKING:
+    from archsmith.search.along import along_front, in_spread
+    from archsmith.search.annealing import simulated_annealing
+    from archsmith.search.bayesian import bayesian_optimisation
+    from archsmith.search.closing import closing_in
+    from archsmith.search.deep_q import deep_q_learning
+    from archsmith.search.evolution import regularised_evolution
+    from archsmith.search.exact import Option, Pick, exact_front, exact_pick
+    from archsmith.search.fidelity import asha, bohb, hyperband
+    from archsmith.search.genetic import genetic_algorithm
+    from archsmith.search.grid import grid_search
+    from archsmith.search.local import local_search
+    from archsmith.search.nsga import nsga2
+    from archsmith.search.optuna_sampler import optuna_sampler
+    from archsmith.search.picking import portfolio
+    from archsmith.search.policy import policy_gradient
+    from archsmith.search.predictor import predictor_search
+    from archsmith.search.pymoo_algorithm import pymoo_nsga2
+    from archsmith.search.qlearning import q_learning
+    from archsmith.search.random import random_search
+    from archsmith.search.smac_facade import smac
+    from archsmith.search.swarm import particle_swarm
+    from archsmith.search.wrap import shrinking, with_prior
+
+# Where each public name is. It is imported when it is asked for: what models trials brings libraries that take seconds.
+NAMES = {
+    "along": "along_front in_spread", "annealing": "simulated_annealing", "bayesian": "bayesian_optimisation",
+    "closing": "closing_in", "deep_q": "deep_q_learning", "evolution": "regularised_evolution",
+    "exact": "Option Pick exact_front exact_pick", "fidelity": "asha bohb hyperband", "genetic": "genetic_algorithm",
+    "grid": "grid_search", "local": "local_search", "nsga": "nsga2", "optuna_sampler": "optuna_sampler",
+    "policy": "policy_gradient", "picking": "portfolio", "predictor": "predictor_search",
+    "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning", "random": "random_search", "smac_facade": "smac",
+    "swarm": "particle_swarm", "wrap": "shrinking with_prior",
+}  # fmt: skip
+MODULES = {name: module for module, names in NAMES.items() for name in names.split()}
+# Name -> the function that makes it, and what of its options is fixed.
+STRATEGIES: dict[str, tuple[str, dict[str, str]]] = {
+    "random": ("random_search", {}),
+    "grid": ("grid_search", {}),
+    "local": ("local_search", {}),
+    "annealing": ("simulated_annealing", {}),
+    "genetic": ("genetic_algorithm", {}),
+    "evolution": ("regularised_evolution", {}),
+    "swarm": ("particle_swarm", {}),
+    "q-learning": ("q_learning", {}),
+    "deep-q": ("deep_q_learning", {}),
+    "reinforce": ("policy_gradient", {"method": "reinforce"}),
+    "ppo": ("policy_gradient", {"method": "ppo"}),
+    "bayesian": ("bayesian_optimisation", {}),
+    "bananas": ("predictor_search", {"model": "mlp"}),
+    "boosting": ("predictor_search", {"model": "boosting"}),
+    "transformer": ("predictor_search", {"model": "transformer"}),
+    "nsga2": ("nsga2", {}),
+    "asha": ("asha", {}),
+    "hyperband": ("hyperband", {}),
+    "bohb": ("bohb", {}),
+    "optuna": ("optuna_sampler", {}),
+    "pymoo": ("pymoo_nsga2", {}),
+    "smac": ("smac", {}),
+    "portfolio": ("portfolio", {}),
+    "front": ("along_front", {}),
+    "closing": ("closing_in", {}),
 }
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{MODULES[name]}"), name)
 
 
 def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **options: Any) -> Strategy:
@@ -73,7 +94,8 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     """
     if name not in STRATEGIES:
         raise BadInput("a strategy is one that is known", repr(name), "", f"there are: {', '.join(STRATEGIES)}")
-    make = STRATEGIES[name]
+    function, fixed = STRATEGIES[name]
+    make = partial(__getattr__(function), **fixed)
     taken = inspect.signature(make).parameters
     given: dict[str, Any] = {"objectives": list(objectives), "budget": budget}
     given = {key: value for key, value in given.items() if key in taken}
@@ -82,7 +104,7 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     if unknown:
         own = [key for key in taken if key not in ("objectives", "budget")]
         raise BadInput(f"an option of {name} is one that it has", repr(unknown[0]), "", f"there are: {', '.join(own)}")
-    hints = typing.get_type_hints(make.func if isinstance(make, partial) else make)
+    hints = typing.get_type_hints(make.func)
     for key, value in options.items():
         if key in hints and not _fits(value, hints[key]):
             kind = getattr(hints[key], "__name__", str(hints[key])).replace("typing.", "")
@@ -94,7 +116,8 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     ]  # fmt: skip
     if missing:
         raise BadInput(f"{name} needs {missing[0]}", "none", "", f"give {missing[0]}=...")
-    return make(**given, **options)
+    found: Strategy = make(**given, **options)
+    return found
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -142,11 +165,13 @@ __all__ = [
     "policy_gradient",
     "portfolio",
     "predictor_search",
+    "pymoo_nsga2",
     "q_learning",
     "random_search",
     "regularised_evolution",
     "shrinking",
     "simulated_annealing",
+    "smac",
     "strategy",
     "with_prior",
 ]

@@ -16,7 +16,7 @@ from archsmith.search.order import is_usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
-ROUNDS = 200  # of batches in a row that have all been tried, after which a point is drawn at random
+ROUNDS = 40  # of batches in a row that have all been tried, after which a point is drawn at random
 Values = tuple[float, ...]
 
 

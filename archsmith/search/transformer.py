@@ -4,10 +4,12 @@ Each choice is one token: an embedding of the choice, plus one of its value (Lu 
 known beside the choices (features) is one more token. Trained to put pairs in the right order as well as to tell the
 value: from some tens of labels, order is what can be learnt (Xu et al. 2021, "ReNAS").
 
-T: tokens; H: hidden; B: rows.
+E: members of the ensemble, which are trained side by side; B: rows; T: tokens; H: hidden; A: heads; D: inputs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,31 +19,71 @@ from archsmith.search.learners import Learner, Predict
 from archsmith.space import Space
 
 HIDDEN, HEADS, DEPTH = 32, 4, 2
-MEMBERS, EPOCHS, RATE, DECAY = 2, 50, 6e-3, 1e-2
+MEMBERS, EPOCHS, RATE, DECAY, DROPPED = 3, 60, 6e-3, 1e-2, 0.1
 CHUNK = 1024  # rows that are asked about at once
 ORDER = 1.0  # weight of the order of pairs beside the values
 
 
-class Reader(nn.Module):
-    """Encoded rows (B, D) -> predicted scores (B,)."""
+class Readers(nn.Module):
+    """Encoded rows (B, D) -> scores (E, B), each member's own. `widths`: the columns of each token, in their order."""
 
-    def __init__(self, widths: list[int], features: int) -> None:
+    def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.widths = widths
-        self.values = nn.ModuleList([nn.Linear(width, HIDDEN) for width in [*widths, *[features] * (features > 0)]])
-        self.place = nn.Parameter(0.1 * torch.randn(len(self.values) + 1, HIDDEN))
-        layer = nn.TransformerEncoderLayer(HIDDEN, HEADS, 2 * HIDDEN, dropout=0.1, batch_first=True, norm_first=True)
-        self.body = nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False)
-        self.head = nn.Sequential(nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, 1))
+        tokens, columns = len(widths), sum(widths)
+
+        def drawn(*shape: int, scale: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(MEMBERS, *shape) * scale)
+
+        # Every column has a vector of its own in its own token: embeddings of all values at once.
+        self.mask: Tensor
+        self.register_buffer("mask", torch.block_diag(*[torch.ones(width, 1) for width in widths]))  # type: ignore[no-untyped-call]
+        self.values = drawn(columns, HIDDEN, scale=0.3)
+        self.place = drawn(1, tokens + 1, HIDDEN, scale=0.1)
+        self.layers = nn.ModuleList([_Layer(drawn) for _ in range(DEPTH)])
+        self.head = drawn(HIDDEN, 1, scale=HIDDEN**-0.5)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """What is read at the first token, which stands for all."""
-        sizes = [*self.widths, *[x_BD.shape[1] - sum(self.widths)] * (len(self.values) > len(self.widths))]
-        parts = torch.functional.split(x_BD, sizes, 1)
-        tokens = [embed(part) for embed, part in zip(self.values, parts, strict=True)]
-        h_BTH = torch.stack([torch.zeros_like(tokens[0]), *tokens], 1) + self.place
-        out: Tensor = self.head(self.body(h_BTH)[:, 0])[:, 0]
-        return out
+        columns = (x_BD[:, :, None] * self.mask).transpose(1, 2)  # (B, T, D): what is not of a token's columns is 0
+        rows, tokens, width = columns.shape
+        h = torch.matmul(columns.reshape(1, rows * tokens, width), self.values).view(MEMBERS, rows, tokens, HIDDEN)
+        h = nn.functional.pad(h, (0, 0, 1, 0)) + self.place
+        for number, layer in enumerate(self.layers):
+            h = layer(h, last=number == DEPTH - 1)
+        h = nn.functional.layer_norm(h[:, :, 0], (HIDDEN,))
+        return torch.bmm(h, self.head)[..., 0]
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm (E, B, T, H); of the `last` only the first token is asked for."""
+
+    def __init__(self, drawn: Callable[..., nn.Parameter]) -> None:
+        super().__init__()
+        self.into = drawn(HIDDEN, 3 * HIDDEN, scale=HIDDEN**-0.5)
+        self.out = drawn(HIDDEN, HIDDEN, scale=HIDDEN**-0.5)
+        self.up = drawn(HIDDEN, 2 * HIDDEN, scale=HIDDEN**-0.5)
+        self.down = drawn(2 * HIDDEN, HIDDEN, scale=(2 * HIDDEN) ** -0.5)
+
+    def forward(self, h: Tensor, last: bool) -> Tensor:
+        members, rows, tokens, _ = h.shape
+        z = _times(nn.functional.layer_norm(h, (HIDDEN,)), self.into)
+        q, k, v = z.view(members, rows, tokens, 3, HEADS, HIDDEN // HEADS).permute(3, 0, 1, 4, 2, 5)
+        if last:
+            h, q = h[:, :, :1], q[:, :, :, :1]
+        weight = torch.softmax(q @ k.transpose(-1, -2) * (HIDDEN // HEADS) ** -0.5, -1)
+        read = (weight @ v).transpose(2, 3).reshape(h.shape)
+        h = h + _dropped(_times(read, self.out), self.training)
+        z = nn.functional.layer_norm(h, (HIDDEN,))
+        return h + _dropped(_times(_times(z, self.up).relu(), self.down), self.training)
+
+
+def _times(h: Tensor, weight: Tensor) -> Tensor:
+    """(E, B, T, H) by each member's own (E, H, K)."""
+    return torch.bmm(h.flatten(1, 2), weight).view(*h.shape[:3], -1)
+
+
+def _dropped(h: Tensor, training: bool) -> Tensor:
+    return nn.functional.dropout(h, DROPPED, training)
 
 
 def transformer_ensemble(space: Space) -> Learner:
@@ -52,16 +94,15 @@ def transformer_ensemble(space: Space) -> Learner:
         centre, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
         centre[: sum(widths)], scale[: sum(widths)] = 0.0, 1.0
         rows, goal = torch.from_numpy((x - centre) / scale).float(), torch.from_numpy(z).float()
-        members = []
+        features = x.shape[1] - sum(widths)
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.default_generator.manual_seed(seed)
-            for _ in range(MEMBERS):
-                members.append(_trained(Reader(widths, x.shape[1] - sum(widths)), rows, goal))
+            readers = _trained(Readers([*widths, *[features] * (features > 0)]), rows, goal)
 
         def predict(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():
                 parts = torch.split(torch.from_numpy((asked - centre) / scale).float(), CHUNK)
-                told = torch.stack([torch.cat([member(part) for part in parts]) for member in members]).double().numpy()
+                told = torch.cat([readers(part) for part in parts], 1).double().numpy()
             return told.mean(axis=0), told.std(axis=0) + 1e-6
 
         return predict
@@ -69,18 +110,20 @@ def transformer_ensemble(space: Space) -> Learner:
     return learn
 
 
-def _trained(reader: Reader, rows: Tensor, goal: Tensor) -> Reader:
-    optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=DECAY)
+def _trained(readers: Readers, rows: Tensor, goal: Tensor) -> Readers:
+    optimiser = torch.optim.AdamW(readers.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=EPOCHS)
     apart = goal[:, None] - goal[None]
+    first, second = torch.nonzero(apart > 0, as_tuple=True)
     for _ in range(EPOCHS):
-        told = reader(rows)
-        # Of each pair, the probability that the model puts it right (RankNet, Burges et al. 2005).
-        pairs = nn.functional.softplus(-(told[:, None] - told[None]) * apart.sign() * 2)[apart != 0]
-        loss = nn.functional.smooth_l1_loss(told, goal) + ORDER * (pairs.mean() if pairs.numel() else 0.0)
+        told = readers(rows)
+        loss = nn.functional.smooth_l1_loss(told, goal.expand_as(told))
+        if len(first):
+            # Of each pair, the probability that the model puts it right (RankNet, Burges et al. 2005).
+            loss = loss + ORDER * nn.functional.softplus(2 * (told[:, second] - told[:, first])).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        (MEMBERS * loss).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(readers.parameters(), MEMBERS**0.5)
         optimiser.step()
         schedule.step()
-    return reader.eval()
+    return readers.eval()

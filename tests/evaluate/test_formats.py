@@ -185,8 +185,13 @@ def official(folder: Path, kind: str) -> tuple[Any, dict[str, Any], Path]:
     return reader, made, folder / "bench.pickle.pbz2"
 
 
-def test_nats_bench_topology_is_read_as_its_own_reader_reads_it(tmp_path: Path) -> None:
-    reader, made, path = official(tmp_path, "topology")
+@pytest.fixture(scope="module")
+def topology(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any], Path]:
+    return official(tmp_path_factory.mktemp("topology"), "topology")
+
+
+def test_nats_bench_topology_is_read_as_its_own_reader_reads_it(topology: tuple[Any, dict[str, Any], Path]) -> None:
+    reader, made, path = topology
     for data, valid in (("cifar10", "cifar10-valid"), ("cifar100", "cifar100")):
         table = read_topology(path, data)
         assert table.epochs == (12.0, 200.0)
@@ -207,8 +212,10 @@ def test_nats_bench_topology_is_read_as_its_own_reader_reads_it(tmp_path: Path) 
         read_topology(path, "imagenet16-120")
 
 
-def test_nas_bench_201_and_the_folder_of_files_say_the_same(tmp_path: Path) -> None:
-    _, made, path = official(tmp_path, "topology")
+def test_nas_bench_201_and_the_folder_of_files_say_the_same(
+    topology: tuple[Any, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    _, made, path = topology
     names = {"12": "less", "200": "full"}
     infos = {n: {names[key]: value for key, value in each.items()} for n, each in made["arch2infos"].items()}
     torch.save({**made, "arch2infos": infos}, tmp_path / "bench.pth")
@@ -227,6 +234,7 @@ def test_nas_bench_201_and_the_folder_of_files_say_the_same(tmp_path: Path) -> N
         read_topology(folder)
 
 
+@pytest.mark.slow
 def test_nats_bench_size_is_read_as_its_own_reader_reads_it(tmp_path: Path) -> None:
     reader, made, path = official(tmp_path, "size")
     table = read_size(path, "cifar100")

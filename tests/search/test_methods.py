@@ -1,5 +1,8 @@
 """What each method must do beyond the laws of all."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,9 +108,19 @@ def test_one_objective_is_ordered_by_value() -> None:
 
 def test_the_registry_finds_strategies_by_name() -> None:
     assert {"random", "evolution", "front"} <= set(names("strategy"))
-    assert find("strategy", "random") is random_search
+    proposals = find("strategy", "random")(["loss"])(SPACE, [], 1, np.random.default_rng(0))
+    assert proposals == random_search()(SPACE, [], 1, np.random.default_rng(0))
     with pytest.raises(BadInput, match=r"'astrology'. There are: annealing, asha"):
         find("strategy", "astrology")
+
+
+def test_every_name_is_where_it_is_said_to_be_and_brings_nothing_before_it_is_asked_for() -> None:
+    asked = (
+        "import sys; import archsmith.search as s; assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules); "
+        "assert set(s.__all__) == {*s.MODULES, 'STRATEGIES', 'strategy'}; "
+        "assert all(callable(getattr(s, name)) for name in s.MODULES); assert callable(s.nsga2)"
+    )
+    subprocess.run([sys.executable, "-c", asked], check=True)
 
 
 def test_evolution_without_an_objective_is_refused() -> None:

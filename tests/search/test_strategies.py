@@ -18,7 +18,7 @@ from archsmith.search.grid import grid
 from archsmith.search.learners import boosted_trees, mlp_ensemble
 from archsmith.search.meta import learnt_prior
 from archsmith.search.order import standing
-from archsmith.search.portfolio import pick
+from archsmith.search.picking import pick
 from archsmith.search.transformer import transformer_ensemble
 from archsmith.search.wrap import Policy, losing, outdone, shrinking, with_prior
 from archsmith.space import Architecture, Choice, Condition, Space

@@ -16,7 +16,7 @@ from archsmith.search.candidates import Features
 from archsmith.search.evolution import regularised_evolution
 from archsmith.search.fidelity import bohb
 from archsmith.search.grid import grid_search
-from archsmith.search.nsga2 import nsga2
+from archsmith.search.nsga import nsga2
 from archsmith.search.wrap import Prior, with_prior
 from archsmith.space import Space
 from archsmith.trial import Proposal, Strategy, Trial
