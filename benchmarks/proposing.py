@@ -22,6 +22,7 @@ CHEAP = (
 )  # fmt: skip
 MODELS = ("bohb", "deep-q", "reinforce", "ppo", "bayesian", "bananas", "boosting", "transformer")
 CHEAP_MS, MODEL_MS, TRIALS = 1.0, 150.0, 500
+BOTH = ("evolution", "nsga2", "genetic", "bayesian")  # strategies of several objectives
 STORED, FULL_MS, OPEN_SECONDS = 10_000, 60.0, 10.0
 LATELY = 60  # trials that a cost is the mean of
 
@@ -37,6 +38,12 @@ def run(record: Record, options: argparse.Namespace) -> None:
         record.say(f"{name}: at {TRIALS} trials", whole, "ms", whole <= most)
         # Of less than half a millisecond, what does not grow with the trials is most.
         record.say(f"{name}: growth from half of that", whole / half, "x", whole <= max(2.2 * half, 0.5))
+    for name in BOTH:
+        half, whole = proposing(strategy(name, ["loss", "size"], budget=TRIALS))
+        most = MODEL_MS if name in MODELS else None
+        record.say(f"{name}, two objectives: at {TRIALS} trials", whole, "ms", None if most is None else whole <= most)
+        grown = whole <= max(2.2 * half, 0.5)
+        record.say(f"{name}, two objectives: growth from half of that", whole / half, "x", grown)
     with tempfile.TemporaryDirectory() as folder:
         bookkeeping(record, Path(folder) / "study.db")
 
@@ -50,7 +57,7 @@ def proposing(made: Strategy) -> tuple[float, float]:
         began = time.perf_counter()
         (proposal,) = made(SPACE, history, 1, rng)
         took.append(1e3 * (time.perf_counter() - began))
-        history.append(Trial(number, proposal, "complete", {"loss": loss(proposal)}))
+        history.append(Trial(number, proposal, "complete", {"loss": loss(proposal), "size": size(proposal)}))
     return float(np.mean(took[TRIALS // 2 - LATELY : TRIALS // 2])), float(np.mean(took[-LATELY:]))
 
 
@@ -58,6 +65,11 @@ def loss(proposal: Proposal) -> float:
     """A made-up landscape."""
     values = [hash_of(name, value) for name, value in proposal.architecture.items()]
     return float(np.sum(values) + 0.3 * values[0] * values[1])
+
+
+def size(proposal: Proposal) -> float:
+    """Another, which has its best points elsewhere."""
+    return float(np.sum([hash_of(f"{name} of size", value) for name, value in proposal.architecture.items()]))
 
 
 def hash_of(name: str, value: object) -> float:
