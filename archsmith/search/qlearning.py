@@ -24,7 +24,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 RATE = 0.2  # alpha
 REPLAYED = 32  # episodes that are gone through again after each new one, the latest twice
 HOPE = 0.5  # Q of what was never done: the reward of a middling architecture
-GREEDY_FROM = 0.7  # of the budget: epsilon has fallen from 1 to its least
+GREEDY_FROM = 0.4  # of the budget: epsilon has fallen from 1 to its least
 LEAST_CHANCE = 0.1
 
 State = tuple[str, Value | None]
@@ -89,7 +89,7 @@ def q_learning(objectives: Sequence[str], *, budget: int = 100) -> Strategy:
 def explored(done: int, budget: int) -> float:
     """Epsilon: the chance of an action at random.
 
-    >>> [round(explored(done, 100), 2) for done in (0, 35, 70, 100)]
+    >>> [round(explored(done, 100), 2) for done in (0, 20, 40, 100)]
     [1.0, 0.55, 0.1, 0.1]
     """
     return max(LEAST_CHANCE, 1.0 - (1.0 - LEAST_CHANCE) * done / max(1.0, GREEDY_FROM * budget))

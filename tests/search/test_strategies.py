@@ -48,7 +48,8 @@ def best(made: Strategy, trials: int, seed: int) -> float:
 
 
 LEARNING = ["local", "annealing", "genetic", "evolution", "swarm", "reinforce", "ppo", "nsga2"]
-MODELS = ["deep-q", "bayesian", "bananas", "boosting", "transformer"]
+MODELS = ["deep-q", "bayesian", "bananas", "transformer"]
+SLOW = "boosting"
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -58,7 +59,12 @@ def test_it_finds_more_than_chance(name: str) -> None:
     assert found.mean() < chance.mean() - 0.5
 
 
-@pytest.mark.parametrize("name", MODELS)
+def test_a_table_of_decisions_finds_more_than_chance() -> None:
+    chance = np.mean([best(random_search(), 150, seed) for seed in range(20)])
+    assert np.mean([best(strategy("q-learning", ["loss"], budget=150), 150, seed) for seed in range(20)]) < chance - 0.4
+
+
+@pytest.mark.parametrize("name", [*MODELS, pytest.param(SLOW, marks=pytest.mark.slow)])
 def test_a_model_finds_more_than_chance(name: str) -> None:
     chance = np.mean([best(random_search(), 60, seed) for seed in range(3)])
     assert np.mean([best(strategy(name, ["loss"], budget=60), 60, seed) for seed in range(3)]) < chance - 0.5
@@ -75,7 +81,7 @@ def test_a_name_or_an_option_that_there_is_not_is_said() -> None:
         strategy("closing", ["loss"])
     with pytest.raises(BadInput, match="selection"):
         strategy("genetic", ["loss"], selection="best")
-    assert set(STRATEGIES) > {*LEARNING, *MODELS}
+    assert set(STRATEGIES) > {*LEARNING, *MODELS, SLOW}
 
 
 def test_limits_come_before_objectives() -> None:
@@ -219,7 +225,7 @@ def test_the_portfolio_picks_by_what_is_known_of_the_task() -> None:
     assert best(strategy("portfolio", ["loss"], budget=60), 60, 0) < best(random_search(), 60, 0)
 
 
-@pytest.mark.parametrize("name", ["pymoo", "smac"])
+@pytest.mark.parametrize("name", ["pymoo", pytest.param("smac", marks=pytest.mark.slow)])
 def test_what_another_library_asks_for_goes_on_where_it_stopped(name: str) -> None:
     pytest.importorskip(name)
     made, again = strategy(name, ["loss"], budget=40), strategy(name, ["loss"], budget=40)
