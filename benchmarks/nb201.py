@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -62,6 +63,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     names = options.strategies or ["random", "evolution", "local:eager=false", OURS, *OTHERS]
     file = record.data / "data" / "nb201" / "nb201.npz"
     context = multiprocessing.get_context("spawn")
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes: BLAS would take two threads in each
     found: dict[tuple[str, str, int], np.ndarray] = {}
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for name in names:

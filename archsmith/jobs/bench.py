@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from archsmith.errors import BadInput, first_line
 from archsmith.evaluate.benchmark import Benchmark
@@ -163,7 +164,8 @@ def search(benchmark: Benchmark, name: str, budget: int, seed: int, objectives: 
     torch.set_num_threads(1)
     table, asked = _table(benchmark), _objectives(benchmark, objectives)
     found = made(name, table, budget, asked)
-    return replay(table, found, asked, budget=budget, seed=seed, report=table.report)
+    with threadpool_limits(1):  # of BLAS: several searches at once would wait for one another's threads
+        return replay(table, found, asked, budget=budget, seed=seed, report=table.report)
 
 
 def curves_of(

@@ -32,6 +32,7 @@ from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import unmet
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import read_json
+from archsmith.report.drawn import drawn
 from archsmith.report.plain import write_text
 from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
@@ -259,6 +260,14 @@ def describe(task: Task, folder: Path) -> None:
 def is_chosen(out: Path) -> bool:
     """Whether a winner has been chosen; nothing is tried any more then."""
     return (out / "stages" / f"{CHOSEN}.json").exists()
+
+
+def picture_of(scratch: Scratch | None, front: Sequence[Trial]) -> str:
+    """HTML of the network of the first of a front; empty where no networks are searched, or none was found."""
+    if scratch is None or not front:
+        return ""
+    ground, blueprint = grounded(scratch)
+    return drawn(ground.plan(blueprint, front[0].proposal.architecture))
 
 
 def best_of(trials: Sequence[Trial]) -> Architecture:

@@ -5,6 +5,7 @@ What is searched is a table, a space with an evaluator of the user's, or, from n
     RUN/plan.json     what was asked for
     RUN/study.db      the trials (elsewhere with `store`)
     RUN/front.json    the trials that no other beats, once the study has ended
+    RUN/search.html   how the search went: best so far, what mattered, why the best was chosen
 
 Any number of processes and machines may run `resume RUN` at once: each takes a share of the trials.
 """
@@ -32,6 +33,7 @@ from archsmith.jobs.scratch import Making
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
+from archsmith.report.searched import write_searched
 from archsmith.report.terminal import Progress
 from archsmith.search import strategy, with_prior
 from archsmith.search.candidates import Features
@@ -204,6 +206,9 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         )
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    place = (asked.benchmark or "").partition("=")[0] or Path(str(asked.space or (asked.scratch and asked.scratch.space))).stem
+    title = f"{asked.strategy} on {place}"
+    write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, front))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
         common = max(set(reasons), key=reasons.count) if reasons else "none was tried"
