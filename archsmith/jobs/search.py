@@ -206,8 +206,8 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         )
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
-    place = (asked.benchmark or "").partition("=")[0] or Path(str(asked.space or (asked.scratch and asked.scratch.space))).stem
-    title = f"{asked.strategy} on {place}"
+    where = asked.space or (asked.scratch.space if asked.scratch else "")
+    title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
     write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, front))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
