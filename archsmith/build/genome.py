@@ -53,8 +53,10 @@ class Genome:
     @cached_property
     def levels(self) -> dict[int, int]:
         """Node -> how many links there are on the longest way to it; at least 1 for what is no input. Raises `BadInput`
-        for links that go round."""
+        for links that go round, or into an input."""
         into: dict[int, list[int]] = {node: [] for node in self.nodes[self.inputs + 1 :]}
+        if wrong := [link.number for link in self.links if link.target not in into]:
+            raise BadInput("no link leads into an input", f"link {wrong[0]} does")
         for link in self.links:
             if link.enabled:
                 into[link.target].append(link.source)
@@ -62,9 +64,8 @@ class Genome:
         while into:
             ready = [node for node, sources in into.items() if all(source in found for source in sources)]
             if not ready:
-                raise BadInput(
-                    "links that are enabled make no cycle", f"nodes {', '.join(map(str, into))} wait for one"
-                )
+                waiting = ", ".join(map(str, into))
+                raise BadInput("links that are enabled make no cycle", f"nodes {waiting} wait for one another")
             for node in ready:
                 found[node] = 1 + max((found[source] for source in into.pop(node)), default=0)
         return found
@@ -86,10 +87,13 @@ class Grown(nn.Module):
     """The networks of several genomes as one module: all run at once on the same rows, level by level.
 
     `weights` (P, N, N) from node to node, where there is a link, are parameters: what was grown can be trained, too.
+    Raises `BadInput` for genomes whose links go round, or that differ in inputs and outputs.
     """
 
     def __init__(self, genomes: Sequence[Genome]) -> None:
         super().__init__()
+        if not genomes:
+            raise BadInput("a generation has at least one genome", "none")
         first = genomes[0]
         if any((each.inputs, each.outputs) != (first.inputs, first.outputs) for each in genomes):
             raise BadInput("genomes that run together have the same inputs and outputs", "others")

@@ -262,12 +262,12 @@ def is_chosen(out: Path) -> bool:
     return (out / "stages" / f"{CHOSEN}.json").exists()
 
 
-def picture_of(scratch: Scratch | None, front: Sequence[Trial]) -> str:
-    """HTML of the network of the first of a front; empty where no networks are searched, or none was found."""
-    if scratch is None or not front:
+def picture_of(scratch: Scratch | None, trials: Sequence[Trial]) -> str:
+    """HTML of the network that is handed over; empty where no networks are searched, or none was found."""
+    if scratch is None or not any(trial.status == "complete" for trial in trials):
         return ""
     ground, blueprint = grounded(scratch)
-    return drawn(ground.plan(blueprint, front[0].proposal.architecture))
+    return drawn(ground.plan(blueprint, best_of(trials)))
 
 
 def best_of(trials: Sequence[Trial]) -> Architecture:

@@ -20,7 +20,7 @@ from archsmith.report.plain import write_text
 from archsmith.space import Space, Value
 from archsmith.trial import Trial, pareto, whole
 
-ENOUGH = 12  # trials, below which nothing is said of which choices matter
+ENOUGH, MOST = 12, 300  # trials, below which nothing is said of which choices matter, and that are looked at
 PERIODS = 3  # of the search, in which values live or die
 STYLE = """
 body { font: 15px system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #1d1f23 }
@@ -108,6 +108,7 @@ def importances(done: Sequence[Trial], space: Space, objective: str) -> dict[str
     """Choice -> its share of what makes the objective vary (fANOVA, Hutter et al. 2014, as Optuna has it), most first;
     choices that are not active in every trial are left out. Empty where there are too few trials to tell."""
     rows = [trial for trial in done if math.isfinite(trial.values.get(objective, math.nan))]
+    rows = rows[:: max(1, -(-len(rows) // MOST))]  # the time that it takes grows with them
     always = [
         name
         for name, choice in space.choices.items()

@@ -139,6 +139,10 @@ def test_what_was_grown_can_be_trained() -> None:
 def test_bad_input_is_said() -> None:
     with pytest.raises(BadInput, match="no cycle"):
         Grown([Genome(1, 1, (Link(0, 2, 3, 1.0), Link(1, 3, 2, 1.0)))])
+    with pytest.raises(BadInput, match="into an input"):
+        Grown([Genome(1, 1, (Link(0, 2, 0, 1.0),))])
+    with pytest.raises(BadInput, match="at least one genome"):
+        Grown([])
     with pytest.raises(BadInput, match="one number a genome"):
         neat(lambda genomes: [1.0], 1, 1, rng=np.random.default_rng(0))
     with pytest.raises(BadInput, match="finite"):
