@@ -85,13 +85,27 @@ def run(record: Record, options: argparse.Namespace) -> None:
                 record.say(f"{kind}, {where}: share of the ideal throughput", kept, "", must)
         for where, location in stores.items():
             fresh(started)
-            lost, twice = killed(location.format("killed"), folder / f"{where}.killed", None)
-            record.say(f"{where}: {KILLS} workers killed, trials lost", lost, "", lost == 0)
-            record.say(f"{where}: {KILLS} workers killed, trials run twice to the end", twice, "", twice == 0)
+            damage = killed(location.format("killed"), folder / where, None)
+            say_killed(record, f"{where}: {KILLS} workers killed", damage)
         fresh(started)
-        lost, twice = killed(started.url, folder / "restarted", started)
-        record.say("PostgreSQL restarted three times, trials lost", lost, "", lost == 0)
-        record.say("PostgreSQL restarted three times, trials run twice to the end", twice, "", twice == 0)
+        say_killed(record, "PostgreSQL restarted three times", killed(started.url, folder / "restarted", started))
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Trials that are missing, that came to their end again though their worker had gone on from the first end, and
+    that were made good because their worker was killed between the end and the record of it."""
+
+    lost: int
+    twice: int
+    untold: int
+
+
+def say_killed(record: Record, what: str, damage: Damage) -> None:
+    """The three counts; a value that its worker took with it must be found again, so it is no fault."""
+    record.say(f"{what}: trials lost", damage.lost, "", damage.lost == 0)
+    record.say(f"{what}: trials run twice to the end", damage.twice, "", damage.twice == 0)
+    record.say(f"{what}: trials whose worker was killed before it told their value", damage.untold)
 
 
 def fresh(started: Server) -> None:
@@ -129,10 +143,11 @@ def worker(store: str, log: Path, trials: int, seconds: float = SECONDS) -> subp
     return subprocess.Popen([sys.executable, __file__, "worker", store, str(log), str(trials), str(seconds)])
 
 
-def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
-    """Trials lost, and trials that came to their end twice, of a study of eight processes: either one is killed at
-    random every two seconds, and another begun, or the server is restarted."""
+def killed(store: str, log: Path, restarted: Server | None) -> Damage:
+    """What becomes of a study of eight processes of which one is killed at random every two seconds, and another begun,
+    or whose server is restarted."""
     rng = np.random.default_rng(0)
+    dead: set[int] = set()
 
     workers = [worker(store, log, KILLED_TRIALS) for _ in range(WORKERS)]
     while len({pid for *_, pid in lines(log)}) < WORKERS:
@@ -144,6 +159,7 @@ def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
             continue
         at = int(rng.integers(WORKERS))
         os.kill(workers[at].pid, signal.SIGKILL)
+        dead.add(workers[at].pid)
         threading.Thread(target=workers[at].wait).start()
         workers[at] = worker(store, log, KILLED_TRIALS)
     codes = [each.wait(600) for each in workers]
@@ -153,8 +169,11 @@ def killed(store: str, log: Path, restarted: Server | None) -> tuple[int, int]:
     opened.close()
     points = ["".join(map(str, trial.proposal.architecture.values())) for trial in history]
     done = [point for trial, point in zip(history, points, strict=True) if trial.status == "complete"]
-    ends = Counter(point for _, what, point, _ in lines(log) if what == "end")
-    return KILLED_TRIALS - len(set(done)), sum(count > 1 for count in ends.values())
+    last = {pid: (what, point) for _, what, point, pid in lines(log) if pid in dead}
+    untold = {point for what, point in last.values() if what == "end"}
+    ends = Counter(point for _, what, point, pid in lines(log) if what == "end" and last.get(pid) != (what, point))
+    again = {point for point in untold if ends[point]}
+    return Damage(KILLED_TRIALS - len(set(done)), sum(count > 1 for count in ends.values()), len(again))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ from torch import Tensor
 
 import archsmith
 from archsmith.errors import BudgetNotReachable
+from archsmith.jobs.case import Request, prepared
+from archsmith.jobs.optimize import follow
 from archsmith.report.result import Result, read_result
+from archsmith.report.terminal import Progress
+from archsmith.study import RunDirectory
 from archsmith.tasks import ImageClassification
 from archsmith.tasks.pictures import Preparation
 from archsmith.train import Schedule, fit
@@ -111,21 +115,26 @@ def moved(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def optimise(record: Record, model: ResNet, work: Path, seed: int, minutes: float) -> Result:
-    """One run, or the one that is there."""
-    out = work / f"seed-{seed}"
+    """One run, or the one that is there, which goes on if it was stopped."""
+    out, example = work / f"seed-{seed}", torch.zeros(2, 3, 32, 32)
     if not (out / "result.json").exists():
         began = time.perf_counter()
         with contextlib.suppress(BudgetNotReachable):
-            archsmith.optimize(
-                model,
-                task_of(record, work),
-                targets=[f"drop<={LOST}"],
-                runtime="onnxruntime",
-                minutes=minutes,
-                seed=seed,
-                out=out,
-                example=torch.zeros(2, 3, 32, 32),
-            )
+            if out.exists():
+                with RunDirectory.open(out) as opened:
+                    case = prepared(Request.from_json(opened.plan), model, task_of(record, work), example)
+                    follow(case, opened, Progress())
+            else:
+                archsmith.optimize(
+                    model,
+                    task_of(record, work),
+                    targets=[f"drop<={LOST}"],
+                    runtime="onnxruntime",
+                    minutes=minutes,
+                    seed=seed,
+                    out=out,
+                    example=example,
+                )
         record.say(f"seed {seed}: seconds", time.perf_counter() - began, "s")
     return read_result(out)
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from archsmith.errors import BadInput
+from archsmith.search.fold import Fold
 from archsmith.search.fresh import different, fresh
-from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -31,9 +31,14 @@ def simulated_annealing(objectives: Sequence[str], *, budget: int = 100, start: 
         raise BadInput("annealing needs a budget of at least 1", str(budget))
     first = max(1, budget // 10) if start is None else start
 
+    def step(walk: Walk, trial: Trial, reward: float) -> None:
+        walk.step(trial, trial.values[objectives[0]] if len(objectives) == 1 else -reward)
+
+    fold = Fold(objectives, lambda space: Walk(first, budget), step)
+
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        done = usable(history, objectives)
-        present = walked(done, standing(done, objectives), first, budget) if len(done) >= first else None
+        walk = fold.state(space, history)
+        present = walk.at if len(walk.seen) >= first else None
 
         def choose(seen: set[Architecture]) -> Proposal | None:
             def draw() -> Architecture:
@@ -48,21 +53,26 @@ def simulated_annealing(objectives: Sequence[str], *, budget: int = 100, start: 
     return propose
 
 
-def walked(done: Sequence[Trial], lost: np.ndarray, first: int, budget: int) -> Trial:
-    """The present point: where the walk over the usable trials has come to."""
-    values: list[float] = lost.tolist()
-    ordered = sorted(values[:first])
-    at = values.index(ordered[0])
-    for i in range(first, len(done)):
-        rise = values[i] - values[at]
-        if rise > 0:
-            spread = ordered[3 * len(ordered) // 4] - ordered[len(ordered) // 4]
-            progress = min(1.0, (i - first) / max(1, budget - first))
-            temperature = max(spread, 1e-12) * HOT * (COLD / HOT) ** progress
-            rise = (
-                0.0 if float((done[i].proposal.note or {}).get("chance", 0.0)) < math.exp(-rise / temperature) else rise
-            )
-        if rise <= 0:
-            at = i
-        insort(ordered, values[i])
-    return done[at]
+class Walk:
+    """Where the walk over the usable trials has come to, and all values up to there, ascending."""
+
+    def __init__(self, first: int, budget: int) -> None:
+        self.first, self.budget = first, budget
+        self.at: Trial | None = None
+        self.value = math.inf
+        self.seen: list[float] = []
+
+    def step(self, trial: Trial, value: float) -> None:
+        """Move to the next trial or stay; of the first ones the best is the present point."""
+        chance = float((trial.proposal.note or {}).get("chance", 0.0))
+        begun = len(self.seen) >= self.first
+        if value < self.value or (begun and chance < math.exp((self.value - value) / self.temperature)):
+            self.at, self.value = trial, value
+        insort(self.seen, value)
+
+    @property
+    def temperature(self) -> float:
+        """T, in the units of the values."""
+        progress = min(1.0, (len(self.seen) - self.first) / max(1, self.budget - self.first))
+        spread = self.seen[3 * len(self.seen) // 4] - self.seen[len(self.seen) // 4]
+        return max(spread, 1e-12) * HOT * math.pow(COLD / HOT, progress)

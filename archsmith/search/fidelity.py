@@ -70,8 +70,9 @@ def _halving(
         proposals: list[Proposal] = []
         taken = {(level_of(t, resource), t.proposal.architecture) for t in history}
         entered = sum(1 for t in history if not t.proposal.parents)
+        done = usable(history, objectives)
         while len(proposals) < n:
-            found = _promotable(history, taken, objectives, resource, levels, eta)
+            found = _promotable(done, taken, objectives, resource, levels, eta)
             if found is None:
                 point = draw(space, history, {architecture for _, architecture in taken}, rng)
                 if point is None:
@@ -87,11 +88,11 @@ def _halving(
 
 def level_of(trial: Trial, resource: str) -> float:
     """The resource that a trial was given; infinite where none was said."""
-    return float(trial.proposal.fidelity.get(resource, math.inf))
+    return trial.proposal.fidelity.get(resource, math.inf)
 
 
 def _promotable(
-    history: Sequence[Trial],
+    done: Sequence[Trial],
     taken: set[tuple[float, Architecture]],
     objectives: Sequence[str],
     resource: str,
@@ -100,7 +101,7 @@ def _promotable(
 ) -> Proposal | None:
     """From the highest rung that has one: what is among the best 1 / eta there and has not gone up."""
     for low, high in reversed(list(pairwise(levels))):
-        rung = [trial for trial in usable(history, objectives) if level_of(trial, resource) == low]
+        rung = [trial for trial in done if level_of(trial, resource) == low]
         order = np.argsort(standing(rung, objectives), kind="stable")[: len(rung) // eta]
         for i in order.tolist():
             trial = rung[i]

@@ -36,7 +36,8 @@ class Fold(Generic[S]):
         """The caller must not change it."""
         done = usable(history, self.objectives)
         goes_on = self._space == space.hash and len(self._folded) <= len(done)
-        if self._state is None or not goes_on or any(a != b for a, b in zip(self._folded, done, strict=False)):
+        pairs = zip(self._folded, done, strict=False)
+        if self._state is None or not goes_on or any(a is not b and a != b for a, b in pairs):
             self._space, self._folded, self._rewards, self._state = space.hash, [], Rewards(), self.begin(space)
         for trial in done[len(self._folded) :]:
             self.step(self._state, trial, self._rewards.of([trial.values[name] for name in self.objectives]))

@@ -10,13 +10,15 @@ import numpy as np
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Trial
 
+DRAWS = 12  # before a search whose surroundings are known looks elsewhere
+
 
 def fresh(
     space: Space, seen: Collection[Architecture], draw: Callable[[], Architecture], rng: np.random.Generator
 ) -> Architecture | None:
-    """An architecture that is not in `seen`: drawn if 20 draws give one, else any other; None once all are seen."""
+    """An architecture that is not in `seen`: drawn, if `DRAWS` draws give one, else any other; None once all are."""
     for attempt in (draw, lambda: space.sample(rng)):
-        for _ in range(20):
+        for _ in range(DRAWS):
             architecture = attempt()
             if architecture not in seen:
                 return architecture

@@ -99,6 +99,8 @@ def genetic_algorithm(
 
 def exceeded(done: Sequence[Trial], limits: Mapping[str, float]) -> np.ndarray:
     """(n,) by how much the trials break limits, in shares of each limit's size; 0 for those that keep all."""
+    if not limits:
+        return np.zeros(len(done))
     return np.array(
         [
             sum(max(0.0, (t.values.get(n, np.inf) - most) / max(abs(most), 1e-12)) for n, most in limits.items())

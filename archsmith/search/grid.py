@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -23,7 +24,7 @@ def grid_search(*, budget: int = 100) -> Strategy:
         raise BadInput("a grid needs a budget of at least 1", str(budget))
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        points = list(dict.fromkeys(grid(space, budget)))
+        points = _whole_grid(space, budget)
 
         def choose(seen: set[Architecture]) -> Architecture | None:
             left = next((point for point in points if point not in seen), None)
@@ -32,6 +33,12 @@ def grid_search(*, budget: int = 100) -> Strategy:
         return different(history, n, choose)
 
     return propose
+
+
+@lru_cache(maxsize=4)
+def _whole_grid(space: Space, budget: int) -> tuple[Architecture, ...]:
+    """The points of the grid, each once: the same for every proposal of a study."""
+    return tuple(dict.fromkeys(grid(space, budget)))
 
 
 def grid(space: Space, budget: int) -> Iterator[Architecture]:

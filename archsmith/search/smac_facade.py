@@ -49,9 +49,14 @@ class _Facade(AskTell):
         self._worst: Values = (0.0,) * len(objectives)
 
     def ask(self) -> list[Architecture]:
-        """One point, the nearest that the space allows."""
+        """One point, the nearest that the space allows; none once it finds nothing new."""
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException
+
         if self._asked is None:
-            self._asked = self._facade.ask()
+            try:
+                self._asked = self._facade.ask()
+            except ConfigurationSpaceExhaustedException:
+                return []
         given = dict(self._asked.config)
         values: dict[str, Value] = {}
         for name in self._space.order:

@@ -43,12 +43,12 @@ def particle_swarm(
         done = usable(history, objectives)
         lost = standing(done, objectives)
         own: dict[int, int] = {}  # particle -> index of its best trial
-        for i, trial in enumerate(done):
+        for i, (trial, value) in enumerate(zip(done, lost.tolist(), strict=True)):
             particle = note_of(trial).get("particle")
-            if particle is not None and (particle not in own or lost[i] < lost[own[particle]]):
+            if particle is not None and (particle not in own or value < lost[own[particle]]):
                 own[particle] = i
-        last = {note["particle"]: note for trial in history if (note := note_of(trial))}
-        moves = sum(1 for trial in history if note_of(trial))
+        notes = [note for trial in history if (note := note_of(trial))]
+        last, moves = {note["particle"]: note for note in notes}, len(notes)
         lead = done[int(np.argmin(lost))].proposal.architecture if done else None
 
         def choose(seen: set[Architecture]) -> Proposal | None:
@@ -86,4 +86,4 @@ def particle_swarm(
 def note_of(trial: Trial) -> Mapping[str, Any]:
     """What a particle left with its trial; nothing where another strategy made it."""
     note = trial.proposal.note
-    return note if isinstance(note, Mapping) and "particle" in note else {}
+    return note if isinstance(note, dict) and "particle" in note else {}

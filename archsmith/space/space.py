@@ -264,6 +264,8 @@ class Space:
         self, indices: Indices, name: str, index: int, rest: Callable[[str], Sequence[int]]
     ) -> Architecture | None:
         """`indices` with one changed; `rest` gives candidates for the choices that become active."""
+        if not self._plan.active and not self.constraints:  # nothing hangs on it: no walk is needed
+            return self._architecture({**indices, name: index})
 
         def candidates(each: str) -> Sequence[int]:
             if each == name:

@@ -71,6 +71,15 @@ def run(
     def start(trial: Trial) -> None:
         running[executor.submit(attempt, evaluator, trial.proposal, (seed, trial.number, 1))] = trial
 
+    def begun(proposal: Proposal, expected: int) -> Trial:
+        """The trial as it was written down. A number other than the one it was proposed for says that the turn was lost
+        on the way, with the database that gave it: others may have begun the very same, so it is proposed again."""
+        number = record.begin(proposal)
+        if number != expected:
+            proposal = _ask(space, strategy, record.history()[:number], number + 1, seed) or proposal
+            record.amend(number, proposal)
+        return Trial(number, proposal, "running")
+
     def begin() -> list[Trial]:
         """What to evaluate now: what lost its worker, then new proposals."""
         free = executor.workers - len(running)
@@ -83,8 +92,7 @@ def run(
                 proposal = _ask(space, strategy, history, trials, seed)
                 if proposal is None:
                     break
-                number = record.begin(proposal)
-                found.append(Trial(number, proposal, "running"))
+                found.append(begun(proposal, len(history)))
         return found
 
     try:
@@ -99,14 +107,14 @@ def run(
             idle = len(running) < executor.workers and not alone
             done, _ = wait(running, timeout=LOOK_SECONDS if idle else None, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda each: running[each].number):
-                begun, outcome = running.pop(future), _outcome(future)
-                if outcome is None and begun.number not in died:  # by chance, it may be; by its doing, it dies again
-                    died.add(begun.number)
-                    start(begun)
+                ended, outcome = running.pop(future), _outcome(future)
+                if outcome is None and ended.number not in died:  # by chance, it may be; by its doing, it dies again
+                    died.add(ended.number)
+                    start(ended)
                     continue
                 outcome = outcome or Outcome({}, 0.0, f"{future.exception()}, twice")
-                _check_named(outcome, objectives, record.history())
-                trial = record.finish(begun.number, outcome.values, outcome.seconds, outcome.error)
+                _check_named(outcome, objectives, record)
+                trial = record.finish(ended.number, outcome.values, outcome.seconds, outcome.error)
                 if on_trial:
                     on_trial(trial)
     finally:
@@ -150,10 +158,10 @@ def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> 
         return Outcome({}, time.perf_counter() - began, f"{type(error).__name__}: {error}")
 
 
-def _check_named(outcome: Outcome, objectives: Sequence[str], history: Sequence[Trial]) -> None:
+def _check_named(outcome: Outcome, objectives: Sequence[str], record: Store) -> None:
     """Raise `BadInput` where the first values that an evaluator gives at all are not those that are asked for."""
     missing = [name for name in objectives if name not in outcome.values]
-    if missing and outcome.values and not any(trial.status == "complete" for trial in history):
+    if missing and outcome.values and not any(trial.status == "complete" for trial in record.history()):
         law = "an evaluator gives every objective"
         raise BadInput(law, f"no {missing[0]}", "--objective", f"it gives: {', '.join(outcome.values)}")
 

@@ -48,6 +48,7 @@ class Store:
         self._study_id = study._study_id
         self._storage = storage
         self._trials: list[Trial] = []
+        self._running: set[int] = set()
         self._ids: dict[int, int] = {}
         self._mine: set[int] = set()
         self._me: dict[str, Any] = {**_this_process(), "store": uuid.uuid4().hex}
@@ -99,12 +100,16 @@ class Store:
         """All trials in order of their numbers, those that run elsewhere included."""
         with plain_errors(self.location):
             frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        for trial in frozen:
+        # What has ended stays as it is, so only what ran and what is new is looked at: of 10,000 trials, a few.
+        for trial in [frozen[number] for number in sorted(self._running)] + frozen[len(self._trials) :]:
             if trial.number == len(self._trials):
                 self._trials.append(self._record(trial))
                 self._ids[trial.number] = trial._trial_id
-            elif self._trials[trial.number].status == "running":
+                self._running.add(trial.number)
+            else:
                 self._trials[trial.number] = self._record(trial)
+            if self._trials[trial.number].status != "running":
+                self._running.discard(trial.number)
         return list(self._trials)
 
     def begin(self, proposal: Proposal) -> int:
@@ -122,6 +127,12 @@ class Store:
         self._ids[number] = trial_id
         self._own(number)
         return number
+
+    def amend(self, number: int, proposal: Proposal) -> None:
+        """Put another proposal in the place of the one that a running trial was begun with (what Optuna shows as its
+        parameters stays that of the first: a database lets no parameter be written twice)."""
+        with plain_errors(self.location):
+            self._storage.set_trial_user_attr(self._ids[number], "proposal", proposal.to_json())
 
     def finish(self, number: int, values: Mapping[str, float], seconds: float, error: str = "") -> Trial:
         """Write down what came of a trial; failed where there is an error or an objective is missing or not finite.
@@ -142,8 +153,9 @@ class Store:
                 self._storage.set_trial_state_values(trial_id, state, objectives)
             except optuna.exceptions.UpdateFinishedTrialError:
                 pass
+            frozen = self._storage.get_trial(trial_id)
         self._mine.discard(number)
-        return self.history()[number]
+        return self._record(frozen)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -162,7 +174,7 @@ class Store:
         trial of which a third worker has died is no orphan: it has failed.
         """
         orphans: list[Trial] = []
-        elsewhere = [t for t in self.history() if t.status == "running" and t.number not in self._mine]
+        elsewhere = self._elsewhere()
         with plain_errors(self.location):
             stale = self._storage.stale(self._study_id) if elsewhere else set()
         for trial in elsewhere:
@@ -190,9 +202,13 @@ class Store:
 
     def awaited(self) -> bool:
         """Whether trials run in other processes whose death would be noticed here."""
-        running = [t.number for t in self.history() if t.status == "running" and t.number not in self._mine]
-        workers = [self._worker(number) for number in running]
+        workers = [self._worker(trial.number) for trial in self._elsewhere()]
         return any(worker and (self._storage.beats or worker["host"] == socket.gethostname()) for worker in workers)
+
+    def _elsewhere(self) -> list[Trial]:
+        """Running trials that this store has not begun or taken over."""
+        history = self.history()
+        return [history[number] for number in sorted(self._running - self._mine)]
 
     def _worker(self, number: int) -> dict[str, Any]:
         with plain_errors(self.location):

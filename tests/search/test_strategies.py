@@ -10,7 +10,7 @@ import pytest
 
 from archsmith.errors import BadInput
 from archsmith.search import STRATEGIES, local_search, nsga2, random_search, strategy
-from archsmith.search.annealing import walked
+from archsmith.search.annealing import Walk
 from archsmith.search.bayesian import first_best
 from archsmith.search.gaussian import Watched, conditioned, fit_process, likely, scores
 from archsmith.search.genetic import exceeded, roulette, tournament
@@ -110,9 +110,13 @@ def test_annealing_goes_uphill_while_it_is_hot() -> None:
     points = [Proposal(SPACE.sample(np.random.default_rng(i)), note={"chance": 0.3}) for i in range(60)]
     lost = np.array([1.0, 3.0, 2.0, *([1.4, 2.6] * 28), 2.0])[:60]
     trials = [Trial(i, p, "complete", {"loss": v}) for i, (p, v) in enumerate(zip(points, lost, strict=True))]
-    hot = walked(trials[:5], lost[:5], 3, 1000)
-    assert hot.number in (3, 4)
-    assert walked(trials, lost, 3, 60).values["loss"] < 2.0  # cold: what is worse is no longer moved to
+    hot, cold = Walk(3, 1000), Walk(3, 60)
+    for trial, value in zip(trials, lost.tolist(), strict=True):
+        cold.step(trial, value)
+        if trial.number < 5:
+            hot.step(trial, value)
+    assert hot.at is not None and hot.at.number in (3, 4)
+    assert cold.value < 2.0  # what is worse is no longer moved to
 
 
 def test_a_process_interpolates_and_is_sure_of_what_it_saw() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,28 @@ def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
         started.control("restart", "-m", "fast")
         assert [trial.status for trial in store.history()] == ["complete"] * 3
         store.close()
+
+
+def test_a_turn_that_is_lost_makes_no_two_trials_alike(tmp_path: Path) -> None:
+    """As where a database restarts between what a process reads and what it writes."""
+    location, interrupted = str(tmp_path / "study.db"), list[Architecture]()
+    chosen, other = random_search(), Store.open(location, SMALL, ["loss"], 0)
+
+    def slow(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        proposals = chosen(space, history, n, rng)
+        if len(history) == 3 and not interrupted:
+            interrupted.append(proposals[0].architecture)
+            other.finish(other.begin(proposals[0]), {"loss": 0.0}, 0.0)
+        return proposals
+
+    history = run(SMALL, slow, lambda *_: {"loss": 1.0}, trials=10, store=location, seed=0, objectives=["loss"])
+    other.close()
+    proposed = [trial.proposal.architecture for trial in history]
+    assert interrupted and len(set(proposed)) == 10
+    plain = run(
+        SMALL, chosen, lambda *_: {"loss": 1.0}, trials=10, store=tmp_path / "plain.db", seed=0, objectives=["loss"]
+    )
+    assert proposed == [trial.proposal.architecture for trial in plain]  # each as its number asks for
 
 
 def test_a_trial_that_nobody_runs_is_taken_over_by_its_own_process(tmp_path: Path) -> None:
