@@ -55,7 +55,7 @@ class _Facade(AskTell):
         if self._asked is None:
             try:
                 self._asked = self._facade.ask()
-            except ConfigurationSpaceExhaustedException:
+            except (ConfigurationSpaceExhaustedException, StopIteration):  # once, and whenever it is asked again
                 return []
         given = dict(self._asked.config)
         values: dict[str, Value] = {}
