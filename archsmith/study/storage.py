@@ -34,7 +34,11 @@ FAILURES = (
     ImportError,  # the driver of a database
     RuntimeError,  # Optuna's word for tables of another version
 )
-LOST = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+LOST = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.PendingRollbackError,  # Optuna asks again in another way behind an OperationalError of its own
+)
 
 
 class Storage:
