@@ -85,8 +85,8 @@ def bookkeeping(record: Record, path: Path) -> None:
     for number in range(STORED):
         began = time.perf_counter()
         with store.turn():
-            store.adopt_orphans(most=1)
             history = store.history()
+            store.adopt_orphans(history, most=1)
             (proposal,) = made(space, history, 1, np.random.default_rng([0, number]))
             begun = store.begin(proposal)
         store.finish(begun, {"loss": 1.0}, 0.1)

@@ -29,6 +29,8 @@ def simulated_annealing(objectives: Sequence[str], *, budget: int = 100, start: 
     """
     if budget < 1:
         raise BadInput("annealing needs a budget of at least 1", str(budget))
+    if start is not None and start < 1:
+        raise BadInput("annealing starts with at least 1 random point", str(start))
     first = max(1, budget // 10) if start is None else start
 
     def step(walk: Walk, trial: Trial, reward: float) -> None:

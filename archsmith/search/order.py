@@ -45,10 +45,7 @@ def places(points: np.ndarray) -> np.ndarray:
     [0, 1, 2]
     """
     rank = fronts(points)
-    crowding = np.zeros(len(points))
-    for level in np.unique(rank):
-        crowding[rank == level] = spread(points[rank == level])
-    order = np.lexsort((-crowding, rank))
+    order = np.lexsort((-spread(points, rank), rank))
     place = np.empty(len(points), dtype=np.int64)
     place[order] = np.arange(len(points))
     return place
@@ -82,13 +79,16 @@ def _fronts_of_two(points: np.ndarray) -> np.ndarray:
     return rank
 
 
-def spread(points: np.ndarray) -> np.ndarray:
-    """(n, objectives) of one front -> (n,): crowding distance, infinite at the ends; larger is lonelier."""
+def spread(points: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """(n, objectives), and the front of each (n,) -> (n,): crowding distance in its own front, infinite at the ends;
+    larger is lonelier."""
     distance = np.zeros(len(points))
     for column in points.T:
-        order = np.argsort(column, kind="stable")
-        extent = column[order[-1]] - column[order[0]]
-        distance[order[[0, -1]]] = np.inf
-        if len(points) > 2 and extent > 0:
-            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / extent
+        order = np.lexsort((column, rank))
+        sorted_, level = column[order], rank[order]
+        first, last = np.diff(level, prepend=-1) != 0, np.diff(level, append=-1) != 0  # of each front, in this order
+        extent = (sorted_[last] - sorted_[first])[np.cumsum(first) - 1]
+        distance[order[first | last]] = np.inf
+        inner = np.flatnonzero(~(first | last) & (extent > 0))
+        distance[order[inner]] += (sorted_[inner + 1] - sorted_[inner - 1]) / extent[inner]
     return distance

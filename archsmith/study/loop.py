@@ -84,15 +84,16 @@ def run(
         """What to evaluate now: what lost its worker, then new proposals."""
         free = executor.workers - len(running)
         with nullcontext() if alone else record.turn():
-            found = record.adopt_orphans(alone, free) if time.monotonic() < until else []
+            history = record.history()
+            found = record.adopt_orphans(history, alone, free) if time.monotonic() < until else []
             while len(found) < free and time.monotonic() < until:
-                history = record.history()
                 if is_hopeless(history) or (patience is not None and is_stuck(history, objectives, patience)):
                     break
                 proposal = _ask(space, strategy, history, trials, seed)
                 if proposal is None:
                     break
                 found.append(begun(proposal, len(history)))
+                history = record.history() if len(found) < free else []
         return found
 
     try:
@@ -100,7 +101,7 @@ def run(
             for trial in begin() if len(running) < executor.workers else []:
                 start(trial)
             if not running:
-                if alone or time.monotonic() > until or not record.awaited():
+                if alone or time.monotonic() > until or not record.awaited(record.history()):
                     return record.history()
                 time.sleep(LOOK_SECONDS)
                 continue

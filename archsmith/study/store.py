@@ -166,15 +166,16 @@ class Store:
                 stack.enter_context(self._storage.turn(self._study_id))
             yield
 
-    def adopt_orphans(self, alone: bool = False, most: int | None = None) -> list[Trial]:
-        """Running trials whose worker is dead, `most` of them, from now on run by this process under their old numbers.
+    def adopt_orphans(self, history: Sequence[Trial], alone: bool = False, most: int | None = None) -> list[Trial]:
+        """Running trials of the history just read whose worker is dead, `most` of them, from now on run by this process
+        under their old numbers.
 
         A worker of this machine is dead when its process is; one elsewhere when its heartbeat has stopped (SQLite and
         PostgreSQL; the journal has none, so there it counts as alive). Where this process is `alone`, all others are. A
         trial of which a third worker has died is no orphan: it has failed.
         """
         orphans: list[Trial] = []
-        elsewhere = self._elsewhere()
+        elsewhere = self._elsewhere(history)
         with plain_errors(self.location):
             stale = self._storage.stale(self._study_id) if elsewhere else set()
         for trial in elsewhere:
@@ -200,14 +201,13 @@ class Store:
         same = all(worker.get(key) == self._me[key] for key in ("host", "pid", "born"))
         return same and (worker.get("store") == self._me["store"] or worker.get("store") not in OPEN)
 
-    def awaited(self) -> bool:
+    def awaited(self, history: Sequence[Trial]) -> bool:
         """Whether trials run in other processes whose death would be noticed here."""
-        workers = [self._worker(trial.number) for trial in self._elsewhere()]
+        workers = [self._worker(trial.number) for trial in self._elsewhere(history)]
         return any(worker and (self._storage.beats or worker["host"] == socket.gethostname()) for worker in workers)
 
-    def _elsewhere(self) -> list[Trial]:
+    def _elsewhere(self, history: Sequence[Trial]) -> list[Trial]:
         """Running trials that this store has not begun or taken over."""
-        history = self.history()
         return [history[number] for number in sorted(self._running - self._mine)]
 
     def _worker(self, number: int) -> dict[str, Any]:

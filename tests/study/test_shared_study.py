@@ -111,9 +111,9 @@ def test_a_turn_that_is_lost_makes_no_two_trials_alike(tmp_path: Path) -> None:
 def test_a_trial_that_nobody_runs_is_taken_over_by_its_own_process(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "s.db", SMALL, ["loss"], 0)
     number = store.begin(Proposal(Architecture({"a": 1})))
-    assert store.adopt_orphans() == []
+    assert store.adopt_orphans(store.history()) == []
     store._mine.clear()  # the answer to the write was lost, so the process does not know of it
-    assert [trial.number for trial in store.adopt_orphans()] == [number]
+    assert [trial.number for trial in store.adopt_orphans(store.history())] == [number]
 
 
 def test_a_trial_that_costs_a_third_process_has_failed(tmp_path: Path) -> None:
