@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -31,8 +32,6 @@ from archsmith.search.learners import mlp_ensemble
 from archsmith.search.meta import learnt_prior
 from archsmith.search.transformer import transformer_ensemble
 from archsmith.trial import Trial
-
-Past = tuple[Trial, ...]
 
 OBJECTIVE = "val_error"
 OURS = "bayesian"
@@ -65,6 +64,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     context = multiprocessing.get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes: BLAS would take two threads in each
     found: dict[tuple[str, str, int], np.ndarray] = {}
+    ours: dict[str, list[Replay]] = {}
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for name in names:
             for data in options.data_sets:
@@ -74,11 +74,13 @@ def run(record: Record, options: argparse.Namespace) -> None:
                 rows = [call.result() for call in calls]
                 record.say(f"{name}, {data}: wall", time.perf_counter() - began, "s")
                 report(record, benchmark.table(), name, data, rows, found)
-        if OURS in names and set(options.data_sets) == set(DATA):
+                if name == OURS:
+                    ours[data] = rows
+        if set(ours) == set(DATA):
             for data, other in (DATA, DATA[::-1]):
-                cold = [pool.submit(told, file, other, seed) for seed in range(options.seeds)]
-                warm = [pool.submit(told, file, data, seed, past.result()) for seed, past in enumerate(cold)]
-                tests = np.array([call.result()[1] for call in warm])
+                pasts = [row.history[:COLD] for row in ours[other]]
+                warm = [pool.submit(told, file, data, seed, past) for seed, past in enumerate(pasts)]
+                tests = np.array([call.result() for call in warm])
                 reached, needed = float(tests.mean()), float(found[OURS, data, COLD].mean())
                 error = float(tests.std(ddof=1) / len(tests) ** 0.5)
                 record.say(f"past study of {other}, {data}, {WARM}: test accuracy", reached, f"% (SE {error:.3f})")
@@ -95,18 +97,17 @@ def run(record: Record, options: argparse.Namespace) -> None:
             record.say("Kendall of the Transformer after 100 labels", float(transformer), "", must)
 
 
-def told(file: Path, data: str, seed: int, past: tuple[Past, float] | None = None) -> tuple[Past, float]:
-    """A study by `OURS`, with the study of another data set as past or without; its trials, and the test accuracy of
-    its best within `WARM`."""
+def told(file: Path, data: str, seed: int, past: Sequence[Trial]) -> float:
+    """Test accuracy of the best that `OURS` finds within `WARM` evaluations with the study of another data set as past,
+    which is the beginning of that of the same seed."""
     torch.set_num_threads(1)
     table = table_of(file, data)
-    options = {} if past is None else {"prior": learnt_prior(table.space, [(past[0], [OBJECTIVE])], table.features)}
-    strategy = made(OURS, table, max(AT), **options)
-    budget = COLD if past is None else WARM
-    found = replay(table, strategy, [OBJECTIVE], budget=budget, seed=seed, report=table.report)
+    prior = learnt_prior(table.space, [(past, [OBJECTIVE])], table.features)
+    strategy = made(OURS, table, max(AT), prior=prior)
+    found = replay(table, strategy, [OBJECTIVE], budget=WARM, seed=seed, report=table.report)
     best = found.best_at([WARM])[0]
     assert best is not None
-    return found.history, 100 - float(found.reported[best, 0])
+    return 100 - float(found.reported[best, 0])
 
 
 def share(file: Path, seed: int) -> float:

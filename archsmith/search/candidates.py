@@ -73,9 +73,10 @@ class Pool:
         """(n, d) float64: the space's encoding, and beside it the features where there are any."""
         if len(self._known) > KEPT:
             self._known.clear()
+        scale = scale_of(space)
         for each in architectures:
             if each not in self._known:
-                plain = encoding(space, each)
+                plain = space.encode(each) * scale
                 more = [] if self._features is None else [np.asarray(self._features(each), dtype=float)]
                 self._known[each] = np.concatenate([plain, *more])
         return np.stack([self._known[each] for each in architectures])
@@ -130,13 +131,9 @@ class _Some(Sequence[Architecture]):
         return self.points[int(self.rows[at])]
 
 
-def encoding(space: Space, architecture: Architecture) -> np.ndarray:
-    """`space.encode`, with half the distance between two values without order, so that it is that of 0 and 1."""
-    return np.asarray(space.encode(architecture) * scale_of(space))
-
-
 def scale_of(space: Space) -> np.ndarray:
-    """(width,): root of a half for coordinates of one-hot choices, 1 for numbers."""
+    """(width,) what coordinates are multiplied by: 1 for numbers, the root of a half for one-hot choices, which halves
+    the squared distance between two values without order, so that it is that of 0 and 1."""
     scales: list[float] = []
     for choice in space.choices.values():
         scales += [1.0] if choice.ordinal else [0.5**0.5] * len(choice.values)

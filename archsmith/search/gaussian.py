@@ -9,6 +9,7 @@ them all that is known. N: trials; D: coordinates; M: points asked about; l: len
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -22,6 +23,13 @@ JITTER = 1e-8
 ROOM = 5e7  # numbers that are kept for points that are watched: 400 MB, and twice that while they grow
 
 
+class Scaled(NamedTuple):
+    """Points as a kernel takes them: `rows` (N, D), and what each is squared, `squares` (N,)."""
+
+    rows: np.ndarray
+    squares: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Hyper:
     """What the kernel and the noise are. `unit` (D,): what coordinates are divided by, so that none that spreads wider
@@ -33,17 +41,20 @@ class Hyper:
     unit: np.ndarray
     centre: np.ndarray
 
-    def like(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """(N, D), (M, D) -> (N, M), the kernel."""
-        a, b = self._scaled(a), self._scaled(b)
-        return np.asarray(np.exp(-squares(a, b) / (2 * self.length**2)) + self.weight / a.shape[1] * (a @ b.T))
+    def scaled(self, x: np.ndarray) -> Scaled:
+        """(N, D) in the units of the kernel."""
+        rows = (x - self.centre) / self.unit
+        return Scaled(rows, (rows**2).sum(axis=1))
 
-    def own(self, x: np.ndarray) -> np.ndarray:
+    def like(self, a: Scaled, b: Scaled) -> np.ndarray:
+        """The kernel (N, M) of N and M points."""
+        inner = a.rows @ b.rows.T
+        near = np.exp(apart(a, b, inner) / (-2 * self.length**2))
+        return np.asarray(near + self.weight / a.rows.shape[1] * inner)
+
+    def own(self, x: Scaled) -> np.ndarray:
         """(M,) the kernel of each point with itself."""
-        return np.asarray(1.0 + self.weight / x.shape[1] * (self._scaled(x) ** 2).sum(axis=1))
-
-    def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray((x - self.centre) / self.unit)
+        return np.asarray(1.0 + self.weight / x.rows.shape[1] * x.squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +74,10 @@ class Process:
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M, D) -> mean and standard deviation (M,) of what would be measured without noise."""
-        half_NM = solve_triangular(self.factor, self.hyper.like(self.x, x), lower=True, check_finite=False)
-        return self.told(half_NM, self.hyper.own(x) - (half_NM**2).sum(axis=0))
+        asked = self.hyper.scaled(x)
+        k_NM = self.hyper.like(self.hyper.scaled(self.x), asked)
+        half_NM = solve_triangular(self.factor, k_NM, lower=True, check_finite=False)
+        return self.told(half_NM, self.hyper.own(asked) - (half_NM**2).sum(axis=0))
 
     def told(self, half_NM: np.ndarray, left_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (M,), from the whitened kernel and the share of variance that it leaves."""
@@ -90,7 +103,8 @@ class Watched:
         self._hyper: Hyper | None = None
         self._seen = np.empty((0, points.shape[1]))
         self._half = np.empty((0, len(points)))
-        self._explained = self._prior = np.zeros(len(points))
+        self._explained = np.zeros(len(points))
+        self._scaled: Scaled | None = None
 
     def predict(self, process: Process) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (M,) of every point."""
@@ -98,8 +112,8 @@ class Watched:
         if count * len(self.points) > ROOM:
             return process.predict(self.points)
         same = 0
-        if self._hyper is not process.hyper:
-            self._prior = process.hyper.own(self.points)
+        if self._hyper is not process.hyper or self._scaled is None:
+            self._scaled = process.hyper.scaled(self.points)
         else:
             alike = np.all(self._seen[:count] == process.x[: len(self._seen)], axis=1)
             same = int(alike.argmin()) if not alike.all() else len(alike)
@@ -109,18 +123,19 @@ class Watched:
             room = np.empty((2 * count, len(self.points)))
             room[:same] = self._half[:same]
             self._half = room
-        k_XM = process.hyper.like(process.x[same:], self.points)
+        k_XM = process.hyper.like(process.hyper.scaled(process.x[same:]), self._scaled)
         known = process.factor[same:, :same] @ self._half[:same]
         new_XM = solve_triangular(process.factor[same:, same:], k_XM - known, lower=True, check_finite=False)
         self._half[same:count] = new_XM
         self._explained = self._explained + (new_XM**2).sum(axis=0)
         self._hyper, self._seen = process.hyper, process.x.copy()
-        return process.told(self._half[:count], self._prior - self._explained)
+        return process.told(self._half[:count], process.hyper.own(self._scaled) - self._explained)
 
 
 def conditioned(x: np.ndarray, z: np.ndarray, level: float, hyper: Hyper) -> Process:
     """A process with this mean and kernel."""
-    k_NN = hyper.like(x, x) + (hyper.noise + JITTER) * np.eye(len(x))
+    seen = hyper.scaled(x)
+    k_NN = hyper.like(seen, seen) + (hyper.noise + JITTER) * np.eye(len(x))
     return Process(x, z, level, hyper, cholesky(k_NN, lower=True, check_finite=False))
 
 
@@ -133,15 +148,15 @@ def likely(x: np.ndarray, z: np.ndarray) -> Hyper:
     """The kernel and noise of greatest marginal likelihood among those above, on the best trials."""
     few = np.argsort(z, kind="stable")[:FITTED]
     unit, centre = np.maximum(x.std(axis=0), 1.0), x.mean(axis=0)
-    near = (x / unit)[few]
+    best = Hyper(1.0, 0.0, 0.0, unit, centre).scaled(x[few])
     rest = (z - z.mean())[few]
-    apart = squares(near, near)[np.triu_indices(len(few), 1)]
-    typical = max(float(np.sqrt(np.median(apart))), 1e-6) if len(apart) else 1.0
+    distances = apart(best, best, best.rows @ best.rows.T)[np.triu_indices(len(few), 1)]
+    typical = max(float(np.sqrt(np.median(distances))), 1e-6) if len(distances) else 1.0
     found: list[tuple[float, Hyper]] = []
     for share in LENGTHS:
         for weight in WEIGHTS:
             hyper = Hyper(typical * share, weight, 0.0, unit, centre)
-            values, vectors = np.linalg.eigh(hyper.like(x[few], x[few]))
+            values, vectors = np.linalg.eigh(hyper.like(best, best))
             turned = (vectors.T @ rest) ** 2
             for noise in NOISES:
                 spectrum = np.maximum(values, 0.0) + noise + JITTER
@@ -157,6 +172,6 @@ def scores(y: np.ndarray) -> np.ndarray:
     return np.asarray(norm.ppf((rankdata(y) - 0.5) / len(y)))
 
 
-def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (N, M) of (N, D) and (M, D)."""
-    return np.asarray(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0))
+def apart(a: Scaled, b: Scaled, inner_NM: np.ndarray) -> np.ndarray:
+    """Squared distances (N, M), from the inner products."""
+    return np.asarray(np.maximum(a.squares[:, None] + b.squares - 2 * inner_NM, 0.0))

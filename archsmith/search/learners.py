@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 
@@ -65,17 +66,18 @@ def mlp_ensemble(x: np.ndarray, z: np.ndarray, seed: int) -> Predict:
 
 def boosted_trees(x: np.ndarray, z: np.ndarray, seed: int) -> Predict:
     """Five gradient boosted sets of trees (Friedman 2001), each on other shares of the rows."""
-    members = [
-        GradientBoostingRegressor(
-            n_estimators=TREES,
-            max_depth=DEPTH,
-            learning_rate=SHRINKAGE,
-            subsample=DRAWN,
-            max_features=0.5,
-            random_state=seed * MEMBERS + i,
-        ).fit(x, z)
-        for i in range(MEMBERS)
-    ]
+    with config_context(skip_parameter_validation=True):  # of every tree: a third of the time
+        members = [
+            GradientBoostingRegressor(
+                n_estimators=TREES,
+                max_depth=DEPTH,
+                learning_rate=SHRINKAGE,
+                subsample=DRAWN,
+                max_features=0.5,
+                random_state=seed * MEMBERS + i,
+            ).fit(x, z)
+            for i in range(MEMBERS)
+        ]
 
     def predict(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         told = np.stack([member.predict(rows) for member in members])

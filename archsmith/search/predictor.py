@@ -1,7 +1,7 @@
 """Predictor-guided search: White et al. 2021, "BANANAS"; a model of the trials so far picks among candidates.
 
 Independent Thompson sampling: for each candidate a value is drawn from what the ensemble says of it, and the least is
-proposed. The model is trained anew whenever the trials have grown by two fifths.
+proposed. The model is trained anew whenever the trials have grown by three fifths.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 
 # What a model says of any vectors, and of all points of a small space (mean and deviation).
 Told = tuple[Predict, tuple[np.ndarray, np.ndarray] | None]
-GROWN = 1.4
+GROWN = 1.6
 LEARNERS: dict[str, Learner] = {"mlp": mlp_ensemble, "boosting": boosted_trees}
 
 

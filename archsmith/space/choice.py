@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -83,12 +84,13 @@ class Choice:
 
     def index(self, value: object) -> int | None:
         """Position of a value in the list, None where it is not one of them."""
-        for position, each in enumerate(self.values):
-            if type(each) is type(value) and each == value:
-                return position
-        return None
+        return self._places.get((type(value), value)) if isinstance(value, Value) else None
 
-    @property
+    @cached_property
+    def _places(self) -> Mapping[tuple[type, object], int]:
+        return {(type(value), value): position for position, value in enumerate(self.values)}
+
+    @cached_property
     def ordinal(self) -> bool:
         """Whether all values are numbers, so that near positions mean near values."""
         return not any(isinstance(value, str) for value in self.values)

@@ -162,18 +162,26 @@ class Space:
         """Length of an encoded vector."""
         return sum(self._coordinates(choice) for choice in self._choices.values())
 
+    @cached_property
+    def _layout(self) -> tuple[np.ndarray, Mapping[str, int]]:
+        """The vector of no active choice (width,), and where each choice begins in it."""
+        widths = [self._coordinates(choice) for choice in self._choices.values()]
+        parts = [np.full(w, -1.0 if c.ordinal else 0.0) for w, c in zip(widths, self._choices.values(), strict=True)]
+        starts = dict(zip(self._choices, np.cumsum([0, *widths]).tolist(), strict=False))
+        return np.concatenate([np.empty(0), *parts]), starts
+
     def encode(self, architecture: Mapping[str, Value]) -> np.ndarray:
         """(width,) float64: a choice of numbers is one coordinate, its value's rank scaled to [0, 1], -1 where
         inactive; a choice with strings is one coordinate a value, 1 at its value, all 0 where inactive."""
-        indices = self._indices(architecture)
-        parts: list[float] = []
-        for name, choice in self._choices.items():
-            index, last = indices.get(name), len(choice.values) - 1
+        nothing, starts = self._layout
+        vector = nothing.copy()
+        for name, index in self._indices(architecture).items():
+            choice = self._choices[name]
             if choice.ordinal:
-                parts.append(-1.0 if index is None else index / max(last, 1))
+                vector[starts[name]] = index / max(len(choice.values) - 1, 1)
             else:
-                parts.extend(float(index == i) for i in range(last + 1))
-        return np.array(parts)
+                vector[starts[name] + index] = 1.0
+        return vector
 
     def decode(self, vector: np.ndarray) -> Architecture:
         """The valid point whose choices, parents first, lie nearest to any real vector (width,).
