@@ -10,7 +10,8 @@ r: resource of a rung (epochs, say), from the least to the most; eta: of how man
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from archsmith.errors import BadInput
 from archsmith.search.fresh import fresh
 from archsmith.search.order import standing, usable
-from archsmith.space import Architecture, Space
+from archsmith.space import Architecture, Space, Value
 from archsmith.trial import Proposal, Strategy, Trial
 
 ETA = 3
@@ -144,23 +145,36 @@ def _by_density(objectives: Sequence[str], resource: str) -> Draw:
         count = max(3, round(GOOD * len(rung)))
         good = [rung[i].proposal.architecture for i in order[:count]]
         rest = [rung[i].proposal.architecture for i in order[count:]] or good
+        good_tally, rest_tally = tally(good), tally(rest)
+
+        def share(point: Architecture) -> float:
+            return density(space, good_tally, point) - density(space, rest_tally, point)
 
         def near() -> Architecture:
             points = [space.sample(rng) for _ in range(ASKED // 2)]
             points += [space.mutate(good[int(rng.integers(len(good)))], rng) for _ in range(ASKED // 2)]
             new = [point for point in points if point not in seen] or points
-            return max(new, key=lambda point: density(space, good, point) - density(space, rest, point))
+            return max(new, key=share)
 
         return fresh(space, seen, near, rng)
 
     return draw
 
 
-def density(space: Space, points: Sequence[Architecture], at: Architecture) -> float:
-    """Logarithm of the product over active choices of how often `points` take its value, each value once more for
+def tally(points: Sequence[Architecture]) -> Mapping[str, Counter[Value]]:
+    """How often each choice has each value."""
+    found: dict[str, Counter[Value]] = defaultdict(Counter)
+    for point in points:
+        for name, value in point.items():
+            found[name][value] += 1
+    return found
+
+
+def density(space: Space, counts: Mapping[str, Counter[Value]], at: Architecture) -> float:
+    """Logarithm of the product over active choices of how often points take its value, each value once more for
     nothing (Laplace)."""
     total = 0.0
     for name, value in at.items():
-        having = [point[name] for point in points if name in point]
-        total += math.log((having.count(value) + 1) / (len(having) + len(space.choices[name].values)))
+        of = counts.get(name, Counter())
+        total += math.log((of[value] + 1) / (of.total() + len(space.choices[name].values)))
     return total
