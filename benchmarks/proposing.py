@@ -25,6 +25,7 @@ CHEAP_MS, MODEL_MS, TRIALS = 1.0, 150.0, 500
 BOTH = ("evolution", "nsga2", "genetic", "bayesian")  # strategies of several objectives
 STORED, FULL_MS, OPEN_SECONDS = 10_000, 60.0, 10.0
 LATELY = 60  # trials that a cost is the mean of
+LINEAR = 2.2  # of twice the trials, a cost that grows no faster than linearly, with a tenth for the clock
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
@@ -36,13 +37,12 @@ def run(record: Record, options: argparse.Namespace) -> None:
         record.say(f"{name}: at {TRIALS // 2} trials", half, "ms")
         most = CHEAP_MS if name in CHEAP else MODEL_MS
         record.say(f"{name}: at {TRIALS} trials", whole, "ms", whole <= most)
-        # Of less than half a millisecond, what does not grow with the trials is most.
-        record.say(f"{name}: growth from half of that", whole / half, "x", whole <= max(2.2 * half, 0.5))
+        record.say(f"{name}: growth from half of that", whole / half, "x", whole <= LINEAR * half)
     for name in BOTH:
         half, whole = proposing(strategy(name, ["loss", "size"], budget=TRIALS))
         most = MODEL_MS if name in MODELS else None
         record.say(f"{name}, two objectives: at {TRIALS} trials", whole, "ms", None if most is None else whole <= most)
-        grown = whole <= max(2.2 * half, 0.5)
+        grown = whole <= LINEAR * half
         record.say(f"{name}, two objectives: growth from half of that", whole / half, "x", grown)
     with tempfile.TemporaryDirectory() as folder:
         bookkeeping(record, Path(folder) / "study.db")

@@ -26,6 +26,19 @@ def fresh(
     return next((point for point in islice(space.points(rng), len(seen) + 1) if point not in seen), None)
 
 
+def onward(start: Architecture, step: Callable[[Architecture], Architecture]) -> Callable[[], Architecture]:
+    """Draws by steps, each from where the last one led: around a point whose surroundings are known they soon leave
+    what has been seen, where one step from the same point would be drawn in vain ever more often."""
+    at = start
+
+    def draw() -> Architecture:
+        nonlocal at
+        at = step(at)
+        return at
+
+    return draw
+
+
 def different(
     history: Sequence[Trial], n: int, choose: Callable[[set[Architecture]], Architecture | Proposal | None]
 ) -> list[Proposal]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.fresh import different, fresh
+from archsmith.search.fresh import different, fresh, onward
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
@@ -85,10 +85,8 @@ def genetic_algorithm(
             one, other = mother.proposal.architecture, father.proposal.architecture
             both = mother is not father and rng.random() < crossed
 
-            def breed() -> Architecture:
-                return mutate(space, cross(space, one, other, rng) if both else one, rng)
-
-            point = fresh(space, seen, breed, rng)
+            child = cross(space, one, other, rng) if both else one
+            point = fresh(space, seen, onward(child, lambda child: mutate(space, child, rng)), rng)
             parents = (mother.number, father.number) if both else (mother.number,)
             return None if point is None else Proposal(point, parents=parents)
 

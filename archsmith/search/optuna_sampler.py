@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState, create_trial
 
 from archsmith.errors import BadInput, first_line
-from archsmith.search.fresh import different, fresh
+from archsmith.search.fresh import different, fresh, onward
 from archsmith.search.order import is_usable
 from archsmith.space import Architecture, Choice, Space, Value
 from archsmith.trial import Proposal, Strategy, Trial
@@ -83,8 +83,7 @@ def _asked(study: Any, space: Space, seen: set[Architecture], rng: np.random.Gen
     if point not in space:
         point = space.decode(space.encode(values))
     if point in seen:
-        near = point
-        found = fresh(space, seen, lambda: space.mutate(near, rng), rng)
+        found = fresh(space, seen, onward(point, lambda each: space.mutate(each, rng)), rng)
         if found is None:
             return None
         point = found

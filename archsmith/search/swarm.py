@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.fresh import different, fresh
+from archsmith.search.fresh import different, fresh, onward
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
@@ -70,7 +70,8 @@ def particle_swarm(
                 speed = np.clip(CONSTRICTION * (v + pull), -FASTEST, FASTEST)
                 at = np.clip(x + speed, -1.0, 2.0)
                 near = space.decode(at)
-                point = near if near not in seen else fresh(space, seen, lambda: space.mutate(near, rng), rng)
+                walk = onward(near, lambda point: space.mutate(point, rng))
+                point = near if near not in seen else fresh(space, seen, walk, rng)
             if point is None:
                 return None
             if point != near:
