@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from archsmith.space import Architecture, Choice, Space
 from archsmith.trial import Proposal, Trial
 
 SPACE = Space({f"c{i}": Choice(["a", "b", "c", "d"]) for i in range(8)})
-BEST = Architecture({name: "a" for name in SPACE.order})
+BEST = Architecture(dict.fromkeys(SPACE.order, "a"))
 
 
 def apart(a: Architecture, b: Architecture) -> int:
@@ -22,7 +24,7 @@ def test_draws_by_steps_lead_on_from_one_another() -> None:
     rng = np.random.default_rng(0)
     draw = onward(BEST, lambda point: SPACE.mutate(point, rng))
     walk = [BEST, *(draw() for _ in range(20))]
-    assert [apart(a, b) for a, b in zip(walk, walk[1:], strict=False)] == [1] * 20
+    assert [apart(a, b) for a, b in pairwise(walk)] == [1] * 20
     assert max(apart(BEST, point) for point in walk) > 2
 
 
