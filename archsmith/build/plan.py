@@ -22,6 +22,7 @@ from archsmith.space import JSON
 
 JOINS = ("add", "concat", "multiply")
 INPUT = "in"
+PICKED = "picked"  # {"picked": [value, part]}: the part that a choice took, whose place is named after the value
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Pa
     if isinstance(spec, Sequence) and not isinstance(spec, str):
         return _chain(spec, signals, path, prune)
     kind, options = _word(spec, path)
+    if kind == PICKED:
+        if not isinstance(options, list) or len(options) != 2:
+            raise BadInput("what is picked is a value and its part", repr(options)[:60], path)
+        return _part(options[1], signals, f"{path}={options[0]}", prune)
     if kind == "graph":
         return _graph(options, signals, path, prune)
     signal = signals[0]

@@ -21,6 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archsmith.build.plan import PICKED
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Choice, Condition, Constraint, Space, Value
 from archsmith.space.constraint import constraint_from_json
@@ -162,7 +163,8 @@ def _chosen(spec: JSON, scope: str, values: Mapping[str, Value]) -> JSON:
     if isinstance(spec, Mapping):
         if "pick" in spec:
             wanted = _key(_chosen(spec["pick"], scope, values))
-            return _chosen({_key(key): part for key, part in spec["of"].items()}[wanted], scope, values)
+            part = {_key(key): part for key, part in spec["of"].items()}[wanted]
+            return {PICKED: [wanted, _chosen(part, scope, values)]}
         if "repeat" in spec:
             count = int(_chosen(spec["repeat"], scope, values))
             return [_chosen(spec["of"], _inside(scope, spec, i), values) for i in range(count)]

@@ -3,7 +3,8 @@
 Single path one-shot (Guo et al. 2020, "SPOS"): each step trains the network of one architecture drawn at random. With
 more than one drawn a step, the largest and the smallest among them, it is the sandwich rule (Yu et al. 2020).
 
-Weights are shared where two networks have the same module, with the same options and widths, at the same place.
+Weights are shared where two networks have the same module, with the same options and widths, at the same place; a place
+within an operator that was picked is that operator's own.
 """
 
 from __future__ import annotations

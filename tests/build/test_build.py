@@ -50,7 +50,7 @@ def test_the_example_of_the_page_is_a_space_and_its_points_networks() -> None:
 def test_a_choice_in_copies_without_a_name_is_one_choice() -> None:
     shared = Declared({"depth": [1, 2], "op": ["conv", "skip"]}, [{"repeat": "$depth", "of": OP}])
     assert dict(shared.space.choices) == {"depth": Choice([1, 2]), "op": Choice(["conv", "skip"])}
-    assert shared.static({"depth": 2, "op": "skip"}, {}) == [["skip", "skip"]]  # lists within lists are one chain
+    assert shared.static({"depth": 2, "op": "skip"}, {}) == [[{"picked": ["skip", "skip"]}] * 2]
 
 
 def test_a_choice_below_a_pick_is_active_where_it_counts() -> None:

@@ -78,3 +78,17 @@ def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> Non
     for _ in range(50):
         shared.network(shared.drawn(rng)[1])
     assert len(shared.bank) == before
+
+
+def test_two_operators_of_one_place_share_nothing(ground: Ground) -> None:
+    blueprint = known_space("nb201")
+    shared = Shared(ground, blueprint)
+    none = dict.fromkeys(blueprint.space.order, "none")
+    by_op = [
+        shared.network(ground.plan(blueprint, none | {"0->3": op}, prune=False))
+        for op in ("nor_conv_1x1", "nor_conv_3x3")
+    ]
+    everywhere = shared.network(ground.plan(blueprint, none, prune=False))
+    one, two, outside = ({id(p) for p in each.parameters()} for each in (*by_op, everywhere))
+    assert one & two == outside
+    assert len(one) - len(outside) == len(two) - len(outside) == 15 * 3
