@@ -1,8 +1,8 @@
 """Simulated annealing: Kirkpatrick, Gelatt & Vecchi 1983, "Optimization by Simulated Annealing".
 
 A neighbour of the present point takes its place if it is better, or else with probability exp(-(E' - E) / T) (the
-Metropolis rule); T falls geometrically. E: what a point loses; T: temperature, in the units of E. Where the neighbour
-has been tried, one of its own neighbours is next, and so on: no point is evaluated twice.
+Metropolis rule); T falls geometrically. E: what a point loses; T: temperature, in the units of E. No point
+is evaluated twice: where all neighbours have been tried, a neighbour of one of them is next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from archsmith.errors import BadInput
 from archsmith.search.fold import Fold
-from archsmith.search.fresh import different, fresh, onward
+from archsmith.search.fresh import different, fresh, near
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -47,8 +47,7 @@ def simulated_annealing(objectives: Sequence[str], *, budget: int = 100, start: 
             if present is None:
                 point = fresh(space, seen, lambda: space.sample(rng), rng)
             else:
-                walk = onward(present.proposal.architecture, lambda point: space.mutate(point, rng))
-                point = fresh(space, seen, walk, rng)
+                point = near(space, seen, present.proposal.architecture, rng)
             parents = () if present is None else (present.number,)
             return None if point is None else Proposal(point, note={"chance": rng.random()}, parents=parents)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.fresh import fresh, onward
+from archsmith.search.fresh import fresh
 from archsmith.search.order import places, youngest
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
@@ -50,8 +50,8 @@ def regularised_evolution(
             else:
                 best = min(rng.integers(len(alive), size=sample).tolist(), key=place.__getitem__)
                 parent = alive[best]
-                draw = onward(parent.proposal.architecture, lambda point: space.mutate(point, rng))
-                architecture = fresh(space, seen, draw, rng)
+                origin = parent.proposal.architecture
+                architecture = fresh(space, seen, lambda origin=origin: space.mutate(origin, rng), rng)  # type: ignore[misc]
             if architecture is None:
                 break
             seen.add(architecture)

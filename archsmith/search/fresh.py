@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -26,17 +27,34 @@ def fresh(
     return next((point for point in islice(space.points(rng), len(seen) + 1) if point not in seen), None)
 
 
-def onward(start: Architecture, step: Callable[[Architecture], Architecture]) -> Callable[[], Architecture]:
-    """Draws by steps, each from where the last one led: around a point whose surroundings are known they soon leave
-    what has been seen, where one step from the same point would be drawn in vain ever more often."""
+def near(
+    space: Space,
+    seen: Collection[Architecture],
+    start: Architecture,
+    rng: np.random.Generator,
+    step: Callable[[Architecture], Architecture] | None = None,
+) -> Architecture | None:
+    """An architecture that is not in `seen`, one step (a mutation, unless told) from `start`; where the step leads to
+    what is known, a neighbour of `start` that is not; where there is none, further steps from where the first led.
+    None once all are seen."""
     at = start
 
     def draw() -> Architecture:
         nonlocal at
-        at = step(at)
+        at = space.mutate(at, rng) if step is None else step(at)
         return at
 
-    return draw
+    first = draw()
+    if first not in seen:
+        return first
+    left = [point for point in _around(space, start) if point not in seen]
+    return left[int(rng.integers(len(left)))] if left else fresh(space, seen, draw, rng)
+
+
+@lru_cache(maxsize=256)
+def _around(space: Space, point: Architecture) -> tuple[Architecture, ...]:
+    """The neighbours of a point, remembered: a search asks for those of a good one again and again."""
+    return tuple(space.neighbours(point))
 
 
 def different(

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.fresh import different, fresh, onward
+from archsmith.search.fresh import different, fresh, near
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
@@ -86,7 +86,7 @@ def genetic_algorithm(
             both = mother is not father and rng.random() < crossed
 
             child = cross(space, one, other, rng) if both else one
-            point = fresh(space, seen, onward(child, lambda child: mutate(space, child, rng)), rng)
+            point = near(space, seen, child, rng, lambda child: mutate(space, child, rng))
             parents = (mother.number, father.number) if both else (mother.number,)
             return None if point is None else Proposal(point, parents=parents)
 

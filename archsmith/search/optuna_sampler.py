@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState, create_trial
 
 from archsmith.errors import BadInput, first_line
-from archsmith.search.fresh import different, fresh, onward
+from archsmith.search.fresh import different, near
 from archsmith.search.order import is_usable
 from archsmith.space import Architecture, Choice, Space, Value
 from archsmith.trial import Proposal, Strategy, Trial
@@ -83,7 +83,7 @@ def _asked(study: Any, space: Space, seen: set[Architecture], rng: np.random.Gen
     if point not in space:
         point = space.decode(space.encode(values))
     if point in seen:
-        found = fresh(space, seen, onward(point, lambda each: space.mutate(each, rng)), rng)
+        found = near(space, seen, point, rng)
         if found is None:
             return None
         point = found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.fresh import different, fresh, onward
+from archsmith.search.fresh import different, fresh, near
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
@@ -53,10 +53,10 @@ def particle_swarm(
 
         def choose(seen: set[Architecture]) -> Proposal | None:
             nonlocal moves
-            near: Architecture | None
+            aim: Architecture | None
             particle, moves = moves % swarm, moves + 1
             if particle not in last or particle not in own or lead is None:
-                near, at = None, np.empty(0)
+                aim, at = None, np.empty(0)
                 point = fresh(space, seen, lambda: space.sample(rng), rng)
                 speed = rng.uniform(-FASTEST, FASTEST, space.width)
             else:
@@ -69,12 +69,11 @@ def particle_swarm(
                 pull += cooperation * rng.random(space.width) * (space.encode(lead) - x)
                 speed = np.clip(CONSTRICTION * (v + pull), -FASTEST, FASTEST)
                 at = np.clip(x + speed, -1.0, 2.0)
-                near = space.decode(at)
-                walk = onward(near, lambda point: space.mutate(point, rng))
-                point = near if near not in seen else fresh(space, seen, walk, rng)
+                aim = space.decode(at)
+                point = aim if aim not in seen else near(space, seen, aim, rng)
             if point is None:
                 return None
-            if point != near:
+            if point != aim:
                 at = space.encode(point)
             note = {"particle": particle, "x": at.tolist(), "v": speed.tolist()}
             return Proposal(point, note=note)
