@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archsmith.build.pieces import made
-from archsmith.build.plan import INPUT, Chain, Graph, Joined, Part, Piece
+from archsmith.build.plan import INPUT, Chain, Graph, Joined, Part, Piece, Weighed
 
 
 class Network(nn.Module):
@@ -79,19 +79,57 @@ class Wiring(nn.Module):
         return out
 
 
+class Weights:
+    """What the parts of a mixture are weighed by, set before each use: choice -> the weight of each value, 0-d.
+
+    `dropout`: of parts that only hand on what comes in, while training (P-DARTS); they learn faster than any other.
+    """
+
+    def __init__(self) -> None:
+        self.of: Mapping[str, Mapping[str, Tensor]] = {}
+        self.dropout = 0.0
+
+
+class Times(nn.Module):
+    """A part times its weight. One of weight 0 is not computed; what it gives is the weight itself, which is 0, so that
+    a gradient comes to the weight (Dong & Yang 2019, GDAS)."""
+
+    masked = True
+
+    def __init__(self, choice: str, value: str, part: nn.Module, weights: Weights, skips: bool) -> None:
+        super().__init__()
+        self.choice, self.value, self.part, self.weights, self.skips = choice, value, part, weights, skips
+
+    def forward(self, x: Any, mask: Tensor | None = None) -> Tensor:
+        """The part's output, or a 0-d zero."""
+        weight = self.weights.of[self.choice][self.value]
+        if float(weight.detach()) == 0:
+            return weight
+        out = run(self.part, x, mask)
+        if self.skips and self.training and self.weights.dropout:
+            out = nn.functional.dropout(out, self.weights.dropout)
+        return weight * out
+
+
 def run(part: nn.Module, x: Any, mask: Tensor | None) -> Tensor:
     """A module on its input, with the mask where it takes one."""
     out: Tensor = part(x, mask) if getattr(part, "masked", False) else part(x)
     return out
 
 
-def network(plan: Part, seed: int = 0, module_of: Callable[[Piece], nn.Module] | None = None) -> Network:
-    """The module, its weights drawn from `seed`; or of modules that are there already, with `module_of`."""
+def network(
+    plan: Part,
+    seed: int = 0,
+    module_of: Callable[[Piece], nn.Module] | None = None,
+    weights: Weights | None = None,
+) -> Network:
+    """The module, its weights drawn from `seed`; or of modules that are there already, with `module_of`. `weights`: of
+    the parts of a mixture."""
     if module_of is not None:
-        return Network(_module(plan, module_of))
+        return Network(_module(plan, module_of, weights))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Network(_module(plan, new))
+        return Network(_module(plan, new, weights))
 
 
 def new(piece: Piece) -> nn.Module:
@@ -99,16 +137,22 @@ def new(piece: Piece) -> nn.Module:
     return made(piece.kind, json.loads(piece.options), piece.gets)
 
 
-def _module(part: Part, module_of: Callable[[Piece], nn.Module]) -> nn.Module:
+def _module(part: Part, module_of: Callable[[Piece], nn.Module], weights: Weights | None) -> nn.Module:
+    def inner(each: Part) -> nn.Module:
+        return _module(each, module_of, weights)
+
     if isinstance(part, Piece):
         return module_of(part)
     if isinstance(part, Chain):
-        return Series(_module(each, module_of) for each in part.parts)
+        return Series(inner(each) for each in part.parts)
     if isinstance(part, Joined):
-        parts = [_module(each, module_of) for each in part.parts]
+        parts = [inner(each) for each in part.parts]
         dimension = 1 if len(part.gives.shape) == 3 else len(part.gives.shape)
         return parts[0] if not part.how else Join(part.how, parts, dimension)
+    if isinstance(part, Weighed) and weights is not None:
+        skips = isinstance(part.part, Piece) and part.part.kind == "skip"
+        return Times(part.choice, part.value, inner(part.part), weights, skips)
     if isinstance(part, Graph):
-        parts = [_module(node.joined, module_of) for node in part.nodes]
+        parts = [inner(node.joined) for node in part.nodes]
         return Wiring([(node.name, node.reads, bool(node.joined.how)) for node in part.nodes], parts)
     raise AssertionError(part)

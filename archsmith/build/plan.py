@@ -22,6 +22,7 @@ from archsmith.space import JSON
 
 JOINS = ("add", "concat", "multiply")
 INPUT = "in"
+MIXED = "mixed"  # {"mixed": [choice, [[value, part], ...]]}: the sum of parts, each times the weight of its value
 PICKED = "picked"  # {"picked": [value, part]}: the part that a choice took, whose place is named after the value
 
 
@@ -54,6 +55,16 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """A part times the weight of a value of a choice."""
+
+    choice: str
+    value: str
+    part: Part
+    gives: Signal
+
+
+@dataclass(frozen=True)
 class Node:
     """A place of a graph: from which places its parts read, and how what they give is joined."""
 
@@ -71,7 +82,7 @@ class Graph:
     gives: Signal
 
 
-Part = Piece | Chain | Joined | Graph
+Part = Piece | Chain | Joined | Weighed | Graph
 
 
 def planned(static: JSON, signal: Signal, path: str = "", prune: bool = False) -> Part:
@@ -89,6 +100,8 @@ def pieces(part: Part) -> Iterator[Piece]:
     elif isinstance(part, Graph):
         for node in part.nodes:
             yield from pieces(node.joined)
+    elif isinstance(part, Weighed):
+        yield from pieces(part.part)
     else:
         for each in part.parts:
             yield from pieces(each)
@@ -102,6 +115,8 @@ def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Pa
         if not isinstance(options, list) or len(options) != 2:
             raise BadInput("what is picked is a value and its part", repr(options)[:60], path)
         return _part(options[1], signals, f"{path}={options[0]}", prune)
+    if kind == MIXED:
+        return _mixed(options[0], options[1], signals, path, prune)
     if kind == "graph":
         return _graph(options, signals, path, prune)
     signal = signals[0]
@@ -116,6 +131,14 @@ def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Pa
         inner = _part(options, signals, f"{path}/residual", prune)
         return _joined("add", [_shortcut(signal, inner.gives, path), inner], path)
     return _piece(kind, options, signal, path)
+
+
+def _mixed(
+    choice: str, options: Sequence[tuple[str, JSON]], signals: tuple[Signal, ...], path: str, prune: bool
+) -> Joined:
+    """Zeros stay in the sum: of a sample that takes one of the parts, it may be all there is."""
+    parts = [(value, _part(part, signals, f"{path}={value}", prune)) for value, part in options]
+    return _joined("add", [Weighed(choice, value, part, part.gives) for value, part in parts], path)
 
 
 def _chain(spec: Sequence[JSON], signals: tuple[Signal, ...], path: str, prune: bool) -> Part:

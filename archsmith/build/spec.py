@@ -18,15 +18,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from archsmith.build.plan import PICKED
+from archsmith.build.plan import MIXED, PICKED
 from archsmith.errors import BadInput
-from archsmith.space import JSON, Choice, Condition, Constraint, Space, Value
+from archsmith.space import JSON, Architecture, Choice, Condition, Constraint, Space, Value
 from archsmith.space.constraint import constraint_from_json
 
 REFERENCE = re.compile(r"(in\*)?\$(/?)([^*$/]+)(?:\*([0-9]+(?:[.][0-9]+)?))?")
+
+
+Strengths = Mapping[str, Mapping[str, float]]  # choice -> value, as a word -> how much speaks for it (a logit)
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A network whose choices can all be mixed, and the architecture that strengths of its choices come down to."""
+
+    declared: Declared
+    settle: Callable[[Strengths], Architecture]
 
 
 class Declared:
@@ -48,6 +60,7 @@ class Declared:
         if idle:
             raise BadInput("every choice must be used by the network", f"${idle[0]} is not", "", "remove the choice")
         self.space = Space(self._found, constraints)
+        self.relaxed = Relaxed(self, self._strongest)
 
     @classmethod
     def from_json(cls, data: JSON) -> Declared:
@@ -66,7 +79,27 @@ class Declared:
 
     def static(self, architecture: Mapping[str, Value], given: Mapping[str, Value]) -> JSON:
         """The network of one architecture: lists, words and objects, no choice left in it."""
-        return _chosen(self.network, "", {**given, **architecture})
+        return _chosen(self.network, "", {**given, **architecture}, {})
+
+    def mixture(self, given: Mapping[str, Value], left: Mapping[str, Sequence[Value]] | None = None) -> JSON:
+        """The network in which a pick is the sum of its parts, each times a weight of its own (DARTS); `left`: the
+        values that each choice still has, all unless told.
+
+        Raises `BadInput` for a space in which something else than a part is chosen: there is no sum of widths.
+        """
+        values = {name: choice.values for name, choice in self.space.choices.items()}
+        return _chosen(self.network, "", given, {**values, **(left or {})})
+
+    def _strongest(self, strength: Strengths) -> Architecture:
+        """Of every active choice the strongest value; where the space does not allow them together, what is nearest."""
+        values: dict[str, Value] = {}
+        for name in self.space.order:
+            choice = self.space.choices[name]
+            if choice.when is None or (choice.when.name in values and choice.when.holds(values[choice.when.name])):
+                of = strength[name]
+                values[name] = max((v for v in choice.values if _key(v) in of), key=lambda value: of[_key(value)])
+        found = Architecture(values)
+        return found if found in self.space else self.space.decode(self.space.encode(values))
 
     def _enter(self, spec: JSON, scope: str, when: Condition | None) -> None:
         """Note the choices of a part, each active under the innermost choice that it hangs on."""
@@ -149,37 +182,54 @@ def _count(value: Any, scope: str) -> int:
     return value
 
 
-def _chosen(spec: JSON, scope: str, values: Mapping[str, Value]) -> JSON:
-    """The spec with every reference, pick and repeat carried out."""
+def _chosen(spec: JSON, scope: str, values: Mapping[str, Value], mixed: Mapping[str, Sequence[Value]]) -> JSON:
+    """The spec with every reference, pick and repeat carried out; a pick of one in `mixed` is a sum."""
+
+    def inner(part: JSON, inside: str = scope) -> JSON:
+        return _chosen(part, inside, values, mixed)
+
     if isinstance(spec, str):
         match = REFERENCE.fullmatch(spec)
         if match is None:
             return spec
-        relative, outside, short, factor = match.groups()
-        value = _value(short, "" if outside else scope, values)
+        relative, _, _, factor = match.groups()
+        value = _value(match, scope, values, mixed)
         if factor:
             value = round(float(value) * float(factor))
         return f"in*{value}" if relative else value
     if isinstance(spec, Mapping):
         if "pick" in spec:
-            wanted = _key(_chosen(spec["pick"], scope, values))
-            part = {_key(key): part for key, part in spec["of"].items()}[wanted]
-            return {PICKED: [wanted, _chosen(part, scope, values)]}
+            options = {_key(key): part for key, part in spec["of"].items()}
+            name = _full(REFERENCE.fullmatch(spec["pick"]), scope, mixed)
+            if name is not None:
+                return {MIXED: [name, [[_key(value), inner(options[_key(value)])] for value in mixed[name]]]}
+            wanted = _key(inner(spec["pick"]))
+            return {PICKED: [wanted, inner(options[wanted])]}
         if "repeat" in spec:
-            count = int(_chosen(spec["repeat"], scope, values))
-            return [_chosen(spec["of"], _inside(scope, spec, i), values) for i in range(count)]
+            return [inner(spec["of"], _inside(scope, spec, i)) for i in range(int(inner(spec["repeat"])))]
         if "scope" in spec:
-            return _chosen(spec["of"], f"{scope}{spec['scope']}.", values)
-        return {key: _chosen(part, scope, values) for key, part in spec.items()}
+            return inner(spec["of"], f"{scope}{spec['scope']}.")
+        return {key: inner(part) for key, part in spec.items()}
     if isinstance(spec, Sequence):
-        return [_chosen(part, scope, values) for part in spec]
+        return [inner(part) for part in spec]
     return spec
 
 
-def _value(short: str, scope: str, values: Mapping[str, Value]) -> Any:
-    for name in (scope + short, short):
-        if name in values:
-            return values[name]
+def _full(match: re.Match[str] | None, scope: str, known: Collection[str]) -> str | None:
+    """The full name, among those that are known, of what a reference speaks of."""
+    if match is None:
+        return None
+    _, outside, short, _ = match.groups()
+    return next((name for name in ("" if outside else scope + short, short) if name in known), None)
+
+
+def _value(match: re.Match[str], scope: str, values: Mapping[str, Value], mixed: Collection[str]) -> Any:
+    name, short = _full(match, scope, values), match[3]
+    if name is not None:
+        return values[name]
+    if _full(match, scope, mixed) is not None:
+        law = "only what is picked can be mixed: parts of which each gives the same shape"
+        raise BadInput(law, f"${short} says how large or how many", scope, "use a search of single paths: spos")
     law = "a network speaks of choices and of what the task gives"
     raise BadInput(law, f"${short}", scope, f"declare {short} under choices, or give it")
 

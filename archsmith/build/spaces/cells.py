@@ -6,11 +6,16 @@ A network has a normal cell and one that halves the size, each the same wherever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
-from archsmith.build.spec import Declared
-from archsmith.space import JSON, Constraint, Forbidden
+from archsmith.build.plan import PICKED
+from archsmith.build.spec import Declared, Relaxed, Strengths
+from archsmith.space import JSON, Architecture, Constraint, Forbidden
+
+NONE = "none"
 
 DARTS_OPS = ("skip", "max_3", "avg_3", "sep_3", "sep_5", "dil_3", "dil_5")
 ENAS_OPS = ("skip", "avg_3", "max_3", "sep_3", "sep_5")
@@ -29,44 +34,94 @@ def two_before(
     """
     choices: dict[str, Sequence[str]] = {"op": ops}
     for block in range(blocks):
-        choices[f"from{block}"] = ["s0", "s1", *(f"block{i}" for i in range(block))]
+        choices[f"from{block}"] = sources_of(block)
+    scopes = ["normal", "reduction"] if stages > 1 and cells >= stages else ["normal"]
+    network = _stacked(partial(_cell, ops, blocks, all_blocks), channels, cells, stages)
+    if not all_blocks:
+        return Declared(choices, network)
+    edges = Declared({"op": [*ops, NONE]}, _stacked(partial(_edges, ops, blocks), channels, cells, stages))
+    found = Declared(choices, network, _differing(scopes, blocks))
+    found.relaxed = Relaxed(edges, partial(_strongest, scopes, blocks))
+    return found
+
+
+def _stacked(cell: Callable[[int, bool, bool], JSON], channels: int, cells: int, stages: int) -> JSON:
+    """A stem, the cells, and the head; `cell`: (width, whether it halves the size, whether the one before did)."""
     nodes: list[JSON] = [{"name": "stem", "from": ["in"], "of": [{"conv": {"out": 3 * channels}}, "batch_norm"]}]
     names, width, halved = ["stem", "stem"], channels, False
     for number in range(cells):
         reduces = number in [stage * cells // stages for stage in range(1, stages)]
         width = 2 * width if reduces else width
-        body = _cell(ops, blocks, all_blocks, width, reduces, halved)
+        body = cell(width, reduces, halved)
         scope = "reduction" if reduces else "normal"
         nodes.append({"name": f"cell{number}", "from": names[-2:], "of": {"scope": scope, "of": body}})
         names.append(f"cell{number}")
         halved = reduces
     nodes.append({"name": "head", "from": [names[-1]], "of": ["relu", "mean", {"linear": {"out": "$classes"}}]})
-    scopes = ["normal", "reduction"] if stages > 1 and cells >= stages else ["normal"]
-    return Declared(choices, {"graph": {"nodes": nodes}}, _differing(scopes, blocks) if all_blocks else ())
+    return {"graph": {"nodes": nodes}}
+
+
+def sources_of(block: int) -> list[str]:
+    """What a block may read."""
+    return ["s0", "s1", *(f"block{i}" for i in range(block))]
 
 
 def _cell(ops: Sequence[str], blocks: int, all_blocks: bool, width: int, reduces: bool, halved: bool) -> JSON:
-    """What comes in is brought to one width, and to one size where the cell before has halved it."""
-    thinner: JSON = ["relu", {"conv": {"out": width, "kernel": 1}}, "batch_norm"]
-    smaller: JSON = ["relu", {"resample": {"out": width}}, "batch_norm"]
-    nodes: list[JSON] = [
-        {"name": "s0", "from": ["in0"], "of": smaller if halved else thinner},
-        {"name": "s1", "from": ["in1"], "of": thinner},
-    ]
+    """Two sides a block, each an operator on one of what came before."""
+    nodes = _entries(width, halved)
     for block in range(blocks):
-        sources = ["s0", "s1", *(f"block{i}" for i in range(block))]
         sides = []
         for side in ("left", "right"):
-            by_source = {
-                source: {"pick": "$op", "of": {op: operator(op, 2 if reduces and source in ("s0", "s1") else 1)
-                                               for op in ops}}
-                for source in sources
-            }  # fmt: skip
+            by_source = {source: _picked(ops, reduces, source) for source in sources_of(block)}
             sides.append({"scope": f"block{block}.{side}", "of": {"pick": f"$from{block}", "of": by_source}})
         reads = [{"scope": f"block{block}.{side}", "of": f"$from{block}"} for side in ("left", "right")]
         nodes.append({"name": f"block{block}", "from": reads, "of": sides, "join": "add"})
     out = {"name": "out", "from": [f"block{i}" for i in range(blocks)], "join": "concat", "unread": not all_blocks}
     return {"graph": {"nodes": [*nodes, out]}}
+
+
+def _edges(ops: Sequence[str], blocks: int, width: int, reduces: bool, halved: bool) -> JSON:
+    """The same with an operator, or none, on everything that came before: what DARTS mixes."""
+    nodes = _entries(width, halved)
+    for block in range(blocks):
+        sources = sources_of(block)
+        every: list[JSON] = [
+            {"scope": f"block{block}.{source}", "of": {PICKED: [source, _picked([*ops, NONE], reduces, source)]}}
+            for source in sources
+        ]
+        nodes.append({"name": f"block{block}", "from": sources, "of": every, "join": "add"})
+    out = {"name": "out", "from": [f"block{i}" for i in range(blocks)], "join": "concat"}
+    return {"graph": {"nodes": [*nodes, out]}}
+
+
+def _strongest(scopes: Sequence[str], blocks: int, strength: Strengths) -> Architecture:
+    """Of each block the two sources whose strongest operator is strongest, and that operator (Liu et al. 2019)."""
+    found: dict[str, str] = {}
+    for scope, block in product(scopes, range(blocks)):
+        best: dict[str, tuple[float, str]] = {}
+        for source in sources_of(block):
+            of = strength[f"{scope}.block{block}.{source}.op"]
+            total = sum(math.exp(each) for each in of.values())
+            best[source] = max((math.exp(each) / total, op) for op, each in of.items() if op != NONE)
+        two = sorted(sorted(best, key=lambda source: best[source][0])[-2:], key=sources_of(block).index)
+        for side, source in zip(("left", "right"), two, strict=True):
+            found[f"{scope}.block{block}.{side}.from{block}"] = source
+            found[f"{scope}.block{block}.{side}.op"] = best[source][1]
+    return Architecture(found)
+
+
+def _picked(ops: Sequence[str], reduces: bool, source: str) -> JSON:
+    return {"pick": "$op", "of": {op: operator(op, 2 if reduces and source in ("s0", "s1") else 1) for op in ops}}
+
+
+def _entries(width: int, halved: bool) -> list[JSON]:
+    """What comes in is brought to one width, and to one size where the cell before has halved it."""
+    thinner: JSON = ["relu", {"conv": {"out": width, "kernel": 1}}, "batch_norm"]
+    smaller: JSON = ["relu", {"resample": {"out": width}}, "batch_norm"]
+    return [
+        {"name": "s0", "from": ["in0"], "of": smaller if halved else thinner},
+        {"name": "s1", "from": ["in1"], "of": thinner},
+    ]
 
 
 def operator(name: str, stride: int) -> JSON:
@@ -78,6 +133,8 @@ def operator(name: str, stride: int) -> JSON:
         return "skip" if stride == 1 else ["relu", {"resample": {"out": "in"}}, norm]
     if kind in ("max", "avg"):
         return {f"{kind}_pool": {"kernel": kernel, "stride": stride}}
+    if kind == NONE:
+        return "zero" if stride == 1 else [{"max_pool": {"kernel": 3, "stride": stride}}, "zero"]
     if kind == "conv":
         return ["relu", {"conv": {"out": "in", "kernel": kernel, "stride": stride}}, norm]
     if kind == "wide":  # 1 x k and k x 1 by turns, as a k x k depthwise here
@@ -93,7 +150,7 @@ def _differing(scopes: Sequence[str], blocks: int) -> list[Constraint]:
     """The two sides of a block read different inputs, as in DARTS."""
     found: list[Constraint] = []
     for scope, block in product(scopes, range(blocks)):
-        for source in ["s0", "s1", *(f"block{i}" for i in range(block))]:
+        for source in sources_of(block):
             sides = (f"{scope}.block{block}.{side}.from{block}" for side in ("left", "right"))
             found.append(Forbidden(dict.fromkeys(sides, source)))
     return found

@@ -1,0 +1,216 @@
+"""Architectures by gradient: all operators at once, each weighed, and the weights learnt along with the operators'.
+
+Liu et al. 2019, "DARTS": the weights of a choice are a softmax of strengths alpha; w, the operators' own, learn on one
+half of the train rows, alpha on the other:
+  first order:   alpha <- alpha - step * grad_alpha L_B(w, alpha)
+  second order:  the same at w' = w - xi grad_w L_A(w, alpha), less
+                 xi (grad_alpha L_A(w + e d, alpha) - grad_alpha L_A(w - e d, alpha)) / 2e, d = grad_w' L_B(w', alpha)
+Dong & Yang 2019, "GDAS": one operator of each choice is drawn a step by Gumbel noise, at a temperature that falls, and
+only that one is computed. Chen et al. 2019, "P-DARTS": stages of growing depth with fewer operators, and dropout behind
+skip connections. Training of alpha ends early where skip connections take over (Liang et al. 2019, "DARTS+").
+
+L_A, L_B: losses on the halves; alpha: strengths, one of every value of every choice; tau: temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archsmith.build import network, planned
+from archsmith.build.network import Times, Weights
+from archsmith.build.spec import Relaxed, Strengths
+from archsmith.errors import BadInput
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.weight_shared import Shared
+from archsmith.train import Fitted, fit
+from archsmith.train.recipe import Recipe, losing
+
+Method = Literal["darts", "gdas"]
+HOT, COLD = 10.0, 0.1  # tau of GDAS at the beginning and at the end
+MOVE, STEADY = 6.0, 3e-4  # how far strengths can go in all; the least step of one (DARTS's own)
+ASIDE = 0.1  # of the steps, the operators learn alone first
+SKIPS = 1 / 4  # of the choices that may settle on a skip connection (2 of DARTS's 8)
+CHECKED = 20  # times it is looked whether skip connections have taken over
+
+
+class Strength(nn.Module):
+    """alpha: a vector of logits for every choice of a mixture."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]], seed: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng([seed, 21])
+        self.values = {name: tuple(each) for name, each in values.items()}
+        first = [torch.from_numpy(rng.normal(0, 1e-3, len(each))).float() for each in self.values.values()]
+        self.logits = nn.ParameterList(nn.Parameter(each) for each in first)
+
+    def weights(self, tau: float | None, rng: np.random.Generator) -> dict[str, dict[str, Tensor]]:
+        """The softmax of each choice; with `tau` a sample of it, one value of each, that gradients go through."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for (name, values), logit in zip(self.values.items(), self.logits, strict=True):
+            if tau is None:
+                chance = logit.softmax(0)
+            else:
+                noise = torch.from_numpy(rng.gumbel(size=len(values))).float()
+                soft = ((logit.log_softmax(0) + noise) / tau).softmax(0)
+                taken = nn.functional.one_hot(soft.argmax(), len(values)).to(soft)
+                chance = taken + (soft - soft.detach())
+            found[name] = dict(zip(values, chance.unbind(), strict=True))
+        return found
+
+    def strengths(self, noise: np.random.Generator | None = None) -> Strengths:
+        """As plain numbers; with `noise` those of a draw (Gumbel: the strongest is then a sample of the softmax)."""
+        found: dict[str, dict[str, float]] = {}
+        for (name, values), logit in zip(self.values.items(), self.logits, strict=True):
+            extra = np.zeros(len(values)) if noise is None else noise.gumbel(size=len(values))
+            found[name] = dict(zip(values, (logit.detach().double().numpy() + extra).tolist(), strict=True))
+        return found
+
+
+@dataclass(eq=False)
+class Mixture:
+    """A mixed network on shared weights, and the strengths of its choices. `left`: the values that they still have."""
+
+    shared: Shared
+    relaxed: Relaxed
+    left: Mapping[str, Sequence[Any]] | None = None
+    weights: Weights = field(default_factory=Weights)
+
+    def __post_init__(self) -> None:
+        ground = self.shared.ground
+        plan = planned(self.relaxed.declared.mixture(ground.given, self.left), ground.signal)
+        if plan.gives.shape != (ground.given["classes"],):
+            law = f"a network of this task gives {ground.given['classes']} numbers a row"
+            raise BadInput(law, str(plan.gives), ground.task.name, "end it with a pool and a linear layer")
+        inner = network(plan, module_of=self.shared.module_of, weights=self.weights)
+        self.wrapped = ground.task.wrap(ground.reading(inner))
+        times = [part for part in self.wrapped.modules() if isinstance(part, Times)]
+        values: dict[str, list[str]] = {}
+        for part in times:
+            if part.value not in values.setdefault(part.choice, []):
+                values[part.choice].append(part.value)
+        if not values:
+            law = "a differentiable search mixes the operators of a space"
+            raise BadInput(law, "it has none to pick from", "", "choose another space, or spos")
+        self.skips = {(part.choice, part.value) for part in times if part.skips}
+        self.strength = Strength(values, self.shared.seed)
+
+    def collapsed(self) -> bool:
+        """Whether more choices have settled on a skip connection than may."""
+        strongest = {name: max(of, key=lambda value: of[value]) for name, of in self.strength.strengths().items()}
+        skipping = sum(pair in self.skips for pair in strongest.items())
+        return skipping > max(1, round(SKIPS * len(strongest)))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """How a differentiable training went: step at which skip connections had taken over and strengths were left as they
+    had been before (None: they did not)."""
+
+    fitted: Fitted
+    ended: int | None
+
+
+def train_mixture(
+    mixture: Mixture,
+    recipe: Recipe,
+    *,
+    method: Method = "darts",
+    second_order: bool = False,
+    dropout: float = 0.0,
+    progress: Callable[[int], None] | None = None,
+) -> Mixed:
+    """Learn the operators' weights and the strengths, in place. `dropout`: behind skip connections; it falls to 0."""
+    shared, strength = mixture.shared, mixture.strength
+    task, seed, steps = shared.ground.task, shared.seed, recipe.steps
+    order = np.random.default_rng([seed, 22]).permutation(task.size("train"))
+    first, second = (set(half.tolist()) for half in np.array_split(order, 2))
+    others = sorted(second)
+    rate = max(STEADY, MOVE / steps)
+    adam = torch.optim.Adam(strength.parameters(), rate, betas=(0.5, 0.999), weight_decay=1e-3)
+    lose = losing(mixture.wrapped, task, recipe, seed)
+    mixture.weights.dropout = dropout
+    done, ended = 0, None
+    before = [p.detach().clone() for p in strength.parameters()]
+
+    def loss(rows: list[int]) -> Tensor:
+        nonlocal done, ended, before
+        rng = np.random.default_rng([seed, 23, done])
+        tau = HOT * (COLD / HOT) ** (done / steps) if method == "gdas" else None
+        mixture.weights.dropout = dropout * (1 - done / steps)
+        if ended is None and done >= ASIDE * steps:
+            mixture.weights.of = strength.weights(tau, rng)
+            picked = [others[i] for i in rng.integers(len(others), size=len(rows))]
+            with torch.enable_grad():
+                slopes = (
+                    _unrolled(mixture, lose, rows, picked, recipe) if second_order else _slopes(mixture, lose(picked))
+                )
+            for p, slope in zip(strength.parameters(), slopes, strict=True):
+                p.grad = slope
+            adam.step()
+            if done % max(1, steps // CHECKED) == 0:
+                if mixture.collapsed():
+                    ended = done
+                    for p, former in zip(strength.parameters(), before, strict=True):
+                        p.data.copy_(former)
+                else:
+                    before = [p.detach().clone() for p in strength.parameters()]
+        mixture.weights.of = {
+            name: {value: weight.detach() for value, weight in of.items()}
+            for name, of in strength.weights(tau, rng).items()
+        }
+        done += 1
+        return lose(rows)
+
+    def passes(epoch: int) -> Any:
+        batches = task.batches("train", 2 * recipe.batch, np.random.default_rng([seed, epoch]))
+        kept = ([row for row in rows if row in first] for rows in batches)
+        return [rows for rows in kept if len(rows) > 1]
+
+    fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+    mixture.weights.dropout = 0.0
+    return Mixed(fitted, ended)
+
+
+def _slopes(mixture: Mixture, loss: Tensor) -> list[Tensor]:
+    """The gradient of a loss by the strengths."""
+    parameters = list(mixture.strength.parameters())
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, found, strict=True)]
+
+
+def _unrolled(
+    mixture: Mixture, lose: Callable[[list[int]], Tensor], rows: list[int], others: list[int], recipe: Recipe
+) -> list[Tensor]:
+    """The gradient by the strengths after one step of the operators' weights w, with finite differences for what it
+    has of second order; xi is the recipe's learning rate."""
+    w = [p for p in mixture.wrapped.parameters() if p.requires_grad]
+    kept, xi = [p.detach().clone() for p in w], recipe.learning_rate
+    down = torch.autograd.grad(lose(rows), w, allow_unused=True, retain_graph=True)
+    _shift(w, kept, down, -xi)
+    alphas = list(mixture.strength.parameters())
+    both = torch.autograd.grad(lose(others), [*alphas, *w], allow_unused=True, retain_graph=True)
+    slopes, direction = both[: len(alphas)], both[len(alphas) :]
+    norm = float(torch.sqrt(sum((d * d).sum() for d in direction if d is not None) + torch.tensor(1e-20)))
+    epsilon = 0.01 / norm
+    around = []
+    for sign in (1.0, -1.0):
+        _shift(w, kept, direction, sign * epsilon)
+        around.append(torch.autograd.grad(lose(rows), alphas, allow_unused=True, retain_graph=True))
+    _shift(w, kept, direction, 0.0)
+    zero = [torch.zeros_like(p) for p in alphas]
+    slope, above, below = (
+        [z if g is None else g for z, g in zip(zero, given, strict=True)] for given in (slopes, *around)
+    )
+    return [s - xi * (a - b) / (2 * epsilon) for s, a, b in zip(slope, above, below, strict=True)]
+
+
+def _shift(w: Sequence[nn.Parameter], kept: Sequence[Tensor], by: Sequence[Tensor | None], scale: float) -> None:
+    """Put weights where they were, moved by `scale` times a direction."""
+    for p, old, each in zip(w, kept, by, strict=True):
+        p.data.copy_(old if each is None else old + scale * each)
