@@ -15,7 +15,8 @@ L_A, L_B: losses on the halves; alpha: strengths, one of every value of every ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,16 +27,17 @@ from archsmith.build import network, planned
 from archsmith.build.network import Times, Weights
 from archsmith.build.spec import Relaxed, Strengths
 from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, losing
+from archsmith.train.recipe import Recipe, filled, losing
 
 Method = Literal["darts", "gdas"]
 HOT, COLD = 10.0, 0.1  # tau of GDAS at the beginning and at the end
 MOVE, STEADY = 6.0, 3e-4  # how far strengths can go in all; the least step of one (DARTS's own)
 ASIDE = 0.1  # of the steps, the operators learn alone first
 SKIPS = 1 / 4  # of the choices that may settle on a skip connection (2 of DARTS's 8)
+RULED_OUT = -1e4  # the strength of a value that is not to be taken
+STAGES, KEPT = ((0.3, 0.0), (0.6, 0.4), (1.0, 0.7)), 0.6  # of P-DARTS: depth and dropout; of the values that go on
 CHECKED = 20  # times it is looked whether skip connections have taken over
 
 
@@ -100,11 +102,27 @@ class Mixture:
         self.skips = {(part.choice, part.value) for part in times if part.skips}
         self.strength = Strength(values, self.shared.seed)
 
-    def collapsed(self) -> bool:
-        """Whether more choices have settled on a skip connection than may."""
-        strongest = {name: max(of, key=lambda value: of[value]) for name, of in self.strength.strengths().items()}
-        skipping = sum(pair in self.skips for pair in strongest.items())
-        return skipping > max(1, round(SKIPS * len(strongest)))
+    @property
+    def most_skips(self) -> int:
+        """How many choices may settle on a skip connection."""
+        return max(1, round(SKIPS * len(self.strength.values)))
+
+    def skipping(self) -> list[tuple[str, float]]:
+        """The choices that have settled on a skip connection, and how strong that is, the weakest first."""
+        found = []
+        for name, of in self.strength.strengths().items():
+            value = max(of, key=of.__getitem__)
+            if (name, value) in self.skips:
+                found.append((name, of[value] - float(np.logaddexp.reduce(list(of.values())))))
+        return sorted(found, key=lambda pair: pair[1])
+
+    def thin(self) -> None:
+        """Take the weakest skip connections out of the running until no more are left than may be."""
+        for name, _ in self.skipping()[: -self.most_skips]:
+            at = list(self.strength.values)
+            for value in self.strength.values[name]:
+                if (name, value) in self.skips:
+                    self.strength.logits[at.index(name)].data[self.strength.values[name].index(value)] = RULED_OUT
 
 
 @dataclass(frozen=True)
@@ -140,21 +158,25 @@ def train_mixture(
 
     def loss(rows: list[int]) -> Tensor:
         nonlocal done, ended, before
+        if not torch.is_grad_enabled():  # only tried out
+            mixture.weights.of = strength.weights(None, np.random.default_rng(0))
+            return lose(rows)
         rng = np.random.default_rng([seed, 23, done])
         tau = HOT * (COLD / HOT) ** (done / steps) if method == "gdas" else None
         mixture.weights.dropout = dropout * (1 - done / steps)
         if ended is None and done >= ASIDE * steps:
             mixture.weights.of = strength.weights(tau, rng)
             picked = [others[i] for i in rng.integers(len(others), size=len(rows))]
-            with torch.enable_grad():
-                slopes = (
-                    _unrolled(mixture, lose, rows, picked, recipe) if second_order else _slopes(mixture, lose(picked))
-                )
+            slopes = (
+                _unrolled(mixture, lose, rows, picked, recipe.learning_rate)
+                if second_order
+                else _slopes(mixture, lose(picked))
+            )
             for p, slope in zip(strength.parameters(), slopes, strict=True):
                 p.grad = slope
             adam.step()
             if done % max(1, steps // CHECKED) == 0:
-                if mixture.collapsed():
+                if len(mixture.skipping()) > mixture.most_skips:
                     ended = done
                     for p, former in zip(strength.parameters(), before, strict=True):
                         p.data.copy_(former)
@@ -168,9 +190,8 @@ def train_mixture(
         return lose(rows)
 
     def passes(epoch: int) -> Any:
-        batches = task.batches("train", 2 * recipe.batch, np.random.default_rng([seed, epoch]))
-        kept = ([row for row in rows if row in first] for rows in batches)
-        return [rows for rows in kept if len(rows) > 1]
+        batches = task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
+        return filled(batches, first, recipe.batch)
 
     fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
     mixture.weights.dropout = 0.0
@@ -185,12 +206,12 @@ def _slopes(mixture: Mixture, loss: Tensor) -> list[Tensor]:
 
 
 def _unrolled(
-    mixture: Mixture, lose: Callable[[list[int]], Tensor], rows: list[int], others: list[int], recipe: Recipe
+    mixture: Mixture, lose: Callable[[list[int]], Tensor], rows: list[int], others: list[int], xi: float
 ) -> list[Tensor]:
-    """The gradient by the strengths after one step of the operators' weights w, with finite differences for what it
-    has of second order; xi is the recipe's learning rate."""
+    """The gradient by the strengths after one step `xi` of the operators' weights w, with finite differences for what
+    it has of second order."""
     w = [p for p in mixture.wrapped.parameters() if p.requires_grad]
-    kept, xi = [p.detach().clone() for p in w], recipe.learning_rate
+    kept = [p.detach().clone() for p in w]
     down = torch.autograd.grad(lose(rows), w, allow_unused=True, retain_graph=True)
     _shift(w, kept, down, -xi)
     alphas = list(mixture.strength.parameters())
@@ -214,3 +235,42 @@ def _shift(w: Sequence[nn.Parameter], kept: Sequence[Tensor], by: Sequence[Tenso
     """Put weights where they were, moved by `scale` times a direction."""
     for p, old, each in zip(w, kept, by, strict=True):
         p.data.copy_(old if each is None else old + scale * each)
+
+
+def train_progressively(
+    shared_of: Callable[[float], Shared],
+    recipe: Recipe,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Mixture, Mixed]:
+    """P-DARTS: three stages of growing depth, each of a third of the steps, and after each only the stronger values of
+    every choice go on; the mixture of the last, whose skip connections are then thinned to the share that may be.
+
+    `shared_of`: shared weights of networks of so much of the full depth; those of the last stage have all of it.
+    """
+    left: dict[str, list[str]] | None = None
+    steps = max(1, recipe.steps // len(STAGES))
+    for number, (depth, dropout) in enumerate(STAGES):
+        shared = shared_of(depth)
+        mixture = Mixture(shared, relaxed_of(shared), left)
+        tell = None if progress is None else partial(_onward, progress, number * steps)
+        mixed = train_mixture(mixture, replace(recipe, steps=steps), dropout=dropout, progress=tell)
+        left = {
+            name: sorted(of, key=of.__getitem__, reverse=True)[: max(2, round(KEPT * len(of)))]
+            for name, of in mixture.strength.strengths().items()
+        }
+    mixture.thin()
+    return mixture, mixed
+
+
+def _onward(progress: Callable[[int], None], before: int, step: int) -> None:
+    progress(before + step)
+
+
+def relaxed_of(shared: Shared) -> Relaxed:
+    """What of a space can be mixed. Raises `BadInput` for one that declares nothing of the kind."""
+    found = getattr(shared.blueprint, "relaxed", None)
+    if not isinstance(found, Relaxed):
+        law = "a differentiable search mixes the operators of a declared space"
+        raise BadInput(law, "this one is not declared", "", "choose another space, or spos")
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,51 +10,26 @@ from archsmith.build import Declared, known_space
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.space import Architecture
-from archsmith.tasks import ImageClassification
-from archsmith.tasks.pictures import Preparation
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal
 
 RECIPE = Recipe(steps=240, batch=32, learning_rate=3e-3)
 
 
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """Stripes along or across: nothing without a wide kernel tells them apart."""
-    rng = np.random.default_rng(0)
-    labels, phase = rng.integers(0, 2, 500), rng.integers(0, 4, 500)
-    wave = 100 + 60 * np.sin((np.arange(8)[None] + phase[:, None]) * np.pi / 2)
-    x = np.where(labels[:, None, None] == 0, wave[:, :, None], wave[:, None, :])[..., None]
-    file: Path = tmp_path_factory.mktemp("stripes") / "data.npz"
-    pictures = (x + rng.normal(0, 20, (500, 8, 8, 3))).clip(0, 255).astype(np.uint8)
-    np.savez(file, image=pictures, label=labels)
-    prepared = Preparation(8, 8, (0.5,) * 3, (0.25,) * 3)
-    return Ground.of(ImageClassification.from_files(file, prepared=prepared, rng=rng, argument="x"))
-
-
-def space() -> Declared:
-    ops = {"wide": {"conv": {"out": "in"}}, "point": {"conv": {"out": "in", "kernel": 1}}, "skip": "skip"}
-    layer = {"repeat": 2, "name": "layer", "of": [{"pick": "$op", "of": ops}, "batch_norm", "relu"]}
-    network = [{"conv": {"out": 8, "kernel": 1}}, "batch_norm", layer, "mean", {"linear": {"out": "$classes"}}]
-    return Declared({"op": list(ops)}, network)
-
-
-def test_weights_of_one_place_are_shared_and_of_others_not(ground: Ground) -> None:
-    shared, blueprint = Shared(ground, space()), space()
+def test_weights_of_one_place_are_shared_and_of_others_not(ground: Ground, wide: Declared) -> None:
+    shared, blueprint = Shared(ground, wide), wide
     points = [{"layer0.op": "wide", "layer1.op": "skip"}, {"layer0.op": "wide", "layer1.op": "wide"}]
     one, two = (shared.network(ground.plan(blueprint, point, prune=False)) for point in points)
     same = {id(p) for p in one.parameters()} & {id(p) for p in two.parameters()}
     assert len(same) == len(list(one.parameters())) == len(list(two.parameters())) - 1
     count = sum(p.numel() for p in shared.parameters())
-    assert count == sum(p.numel() for p in Shared(ground, space()).parameters())
-    assert all(
-        torch.equal(a, b) for a, b in zip(shared.parameters(), Shared(ground, space()).parameters(), strict=True)
-    )
+    assert count == sum(p.numel() for p in Shared(ground, wide).parameters())
+    assert all(torch.equal(a, b) for a, b in zip(shared.parameters(), Shared(ground, wide).parameters(), strict=True))
 
 
 @pytest.mark.parametrize("paths", [1, 3])
-def test_what_needs_a_wide_kernel_is_found_without_training_each(ground: Ground, paths: int) -> None:
-    blueprint = space()
+def test_what_needs_a_wide_kernel_is_found_without_training_each(ground: Ground, wide: Declared, paths: int) -> None:
+    blueprint = wide
     shared = Shared(ground, blueprint)
     train_shared(shared, RECIPE, paths=paths)
     evaluate = WeightShared(shared, calibration_of(ground, 32))

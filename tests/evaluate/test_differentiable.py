@@ -1,0 +1,95 @@
+"""Architectures by gradient: strengths find what the task needs, and skip connections do not take over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from archsmith.build import Declared, known_space
+from archsmith.errors import BadInput
+from archsmith.evaluate.differentiable import Mixture, relaxed_of, train_mixture, train_progressively
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.weight_shared import Shared
+from archsmith.train.recipe import Recipe
+
+RECIPE = Recipe(steps=240, batch=32, learning_rate=3e-3)
+
+
+def trained(ground: Ground, blueprint: Declared, **options: object) -> Mixture:
+    shared = Shared(ground, blueprint)
+    mixture = Mixture(shared, relaxed_of(shared))
+    train_mixture(mixture, RECIPE, **options)  # type: ignore[arg-type]
+    return mixture
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"second_order": True}, {"method": "gdas"}], ids=["first order", "second order", "gdas"]
+)
+def test_strengths_find_the_wide_kernel(ground: Ground, wide: Declared, options: dict[str, object]) -> None:
+    mixture = trained(ground, wide, **options)
+    found = mixture.relaxed.settle(mixture.strength.strengths())
+    assert "wide" in found.values()
+
+
+def test_second_order_is_the_gradient_after_a_step() -> None:
+    """Against the true gradient through one step of w, on a small problem in double precision."""
+    from archsmith.evaluate import differentiable
+
+    torch.manual_seed(0)
+    a, w = torch.nn.Parameter(torch.randn(3).double()), torch.nn.Parameter(torch.randn(3).double())
+
+    class Held:
+        wrapped = torch.nn.Module()
+        strength = torch.nn.Module()
+
+    Held.wrapped.w, Held.strength.a = w, a
+
+    def lose(rows: list[int]) -> torch.Tensor:
+        return ((w * a.exp()).sum() - rows[0]) ** 2 + (w**4).sum() * a.sum()
+
+    (slope,) = differentiable._unrolled(Held, lose, [1], [2], 0.01)  # type: ignore[arg-type]
+    (down,) = torch.autograd.grad(lose([1]), w, create_graph=True)
+    after = w - 0.01 * down
+    true = torch.autograd.grad((((after * a.exp()).sum() - 2) ** 2 + (after**4).sum() * a.sum()), a)[0]
+    (first,) = torch.autograd.grad(lose([2]), a)
+    torch.testing.assert_close(slope, true, rtol=1e-3, atol=1e-4)
+    assert float((first - true).abs().max()) > 0.05
+
+
+def test_skips_that_take_over_end_the_training_of_strengths(ground: Ground) -> None:
+    ops = {"skip": "skip", "point": {"conv": {"out": "in", "kernel": 1}}}
+    layer = {"repeat": 4, "name": "layer", "of": [{"pick": "$op", "of": ops}, "batch_norm"]}
+    head = ["mean", {"linear": {"out": "$classes"}}]
+    blueprint = Declared({"op": list(ops)}, [{"conv": {"out": 8}}, layer, *head])
+    shared = Shared(ground, blueprint)
+    mixture = Mixture(shared, relaxed_of(shared))
+    for logit in mixture.strength.logits:
+        logit.data[:] = torch.tensor([0.3, 0.0])
+    mixed = train_mixture(mixture, Recipe(steps=40, batch=32))
+    assert mixed.ended is not None and mixture.most_skips == 1
+    mixture.thin()
+    assert len(mixture.skipping()) == 1
+
+
+def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
+    depths: list[float] = []
+
+    def shared_of(depth: float) -> Shared:
+        depths.append(depth)
+        return Shared(ground, known_space("nb201"))
+
+    mixture, _ = train_progressively(shared_of, Recipe(steps=6, batch=16))
+    assert depths == [0.3, 0.6, 1.0]
+    assert {len(of) for of in mixture.strength.values.values()} == {2}
+    assert mixture.relaxed.settle(mixture.strength.strengths()) in known_space("nb201").space
+
+
+def test_a_space_without_operators_to_mix_says_so(ground: Ground) -> None:
+    for name, law in (("nb101", "not declared"), ("chain", "only what is picked")):
+        shared = Shared(ground, known_space(name)) if name == "chain" else None
+        with pytest.raises(BadInput, match=law):
+            if shared is None:
+                shared = Shared.__new__(Shared)
+                torch.nn.Module.__init__(shared)
+                shared.blueprint = known_space(name)
+            Mixture(shared, relaxed_of(shared))
