@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.build import network, planned
+from archsmith.build import Blueprint, network, planned
 from archsmith.build.network import Times, Weights
+from archsmith.build.plan import Part as Plan
 from archsmith.build.spec import Relaxed, Strengths
 from archsmith.errors import BadInput
-from archsmith.evaluate.weight_shared import Shared
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.weight_shared import Shared, halves
 from archsmith.train import Fitted, fit
 from archsmith.train.recipe import Recipe, filled, losing
 
@@ -79,16 +81,12 @@ class Mixture:
     """A mixed network on shared weights, and the strengths of its choices. `left`: the values that they still have."""
 
     shared: Shared
-    relaxed: Relaxed
     left: Mapping[str, Sequence[Any]] | None = None
     weights: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
         ground = self.shared.ground
-        plan = planned(self.relaxed.declared.mixture(ground.given, self.left), ground.signal)
-        if plan.gives.shape != (ground.given["classes"],):
-            law = f"a network of this task gives {ground.given['classes']} numbers a row"
-            raise BadInput(law, str(plan.gives), ground.task.name, "end it with a pool and a linear layer")
+        plan = mixed_plan(ground, self.shared.blueprint, self.left)
         inner = network(plan, module_of=self.shared.module_of, weights=self.weights)
         self.wrapped = ground.task.wrap(ground.reading(inner))
         times = [part for part in self.wrapped.modules() if isinstance(part, Times)]
@@ -96,11 +94,13 @@ class Mixture:
         for part in times:
             if part.value not in values.setdefault(part.choice, []):
                 values[part.choice].append(part.value)
-        if not values:
-            law = "a differentiable search mixes the operators of a space"
-            raise BadInput(law, "it has none to pick from", "", "choose another space, or spos")
         self.skips = {(part.choice, part.value) for part in times if part.skips}
         self.strength = Strength(values, self.shared.seed)
+
+    @property
+    def relaxed(self) -> Relaxed:
+        """The declared network that is mixed, and what strengths come down to."""
+        return relaxed_of(self.shared.blueprint)
 
     @property
     def most_skips(self) -> int:
@@ -146,9 +146,7 @@ def train_mixture(
     """Learn the operators' weights and the strengths, in place. `dropout`: behind skip connections; it falls to 0."""
     shared, strength = mixture.shared, mixture.strength
     task, seed, steps = shared.ground.task, shared.seed, recipe.steps
-    order = np.random.default_rng([seed, 22]).permutation(task.size("train"))
-    first, second = (set(half.tolist()) for half in np.array_split(order, 2))
-    others = sorted(second)
+    first, others = halves(shared)
     rate = max(STEADY, MOVE / steps)
     adam = torch.optim.Adam(strength.parameters(), rate, betas=(0.5, 0.999), weight_decay=1e-3)
     lose = losing(mixture.wrapped, task, recipe, seed)
@@ -252,7 +250,7 @@ def train_progressively(
     steps = max(1, recipe.steps // len(STAGES))
     for number, (depth, dropout) in enumerate(STAGES):
         shared = shared_of(depth)
-        mixture = Mixture(shared, relaxed_of(shared), left)
+        mixture = Mixture(shared, left)
         tell = None if progress is None else partial(_onward, progress, number * steps)
         mixed = train_mixture(mixture, replace(recipe, steps=steps), dropout=dropout, progress=tell)
         left = {
@@ -267,10 +265,19 @@ def _onward(progress: Callable[[int], None], before: int, step: int) -> None:
     progress(before + step)
 
 
-def relaxed_of(shared: Shared) -> Relaxed:
+def relaxed_of(blueprint: Blueprint) -> Relaxed:
     """What of a space can be mixed. Raises `BadInput` for one that declares nothing of the kind."""
-    found = getattr(shared.blueprint, "relaxed", None)
-    if not isinstance(found, Relaxed):
+    found = getattr(blueprint, "relaxed", None)
+    if not isinstance(found, Relaxed) or not found.declared.space.choices:
         law = "a differentiable search mixes the operators of a declared space"
-        raise BadInput(law, "this one is not declared", "", "choose another space, or spos")
+        raise BadInput(law, "this one declares none", "", "choose another space, or spos")
     return found
+
+
+def mixed_plan(ground: Ground, blueprint: Blueprint, left: Mapping[str, Sequence[Any]] | None = None) -> Plan:
+    """The plan of a mixture. Raises `BadInput` for a space of which there is none, or not for this task."""
+    plan = planned(relaxed_of(blueprint).declared.mixture(ground.given, left), ground.signal)
+    if plan.gives.shape != (ground.given["classes"],):
+        law = f"a network of this task gives {ground.given['classes']} numbers a row"
+        raise BadInput(law, str(plan.gives), ground.task.name, "end it with a pool and a linear layer")
+    return plan

@@ -9,7 +9,8 @@ within an operator that was picked is that operator's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from archsmith.evaluate.trained import validation_loss
 from archsmith.space import Architecture
 from archsmith.space.choice import digest
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, losing
+from archsmith.train.recipe import Recipe, filled, losing
 from archsmith.trial import Proposal
 
 COVERED = 300  # architectures whose modules are there before training begins
@@ -42,6 +43,7 @@ class Shared(nn.Module):
         super().__init__()
         self.ground, self.blueprint, self.seed = ground, blueprint, seed
         self.bank = nn.ModuleDict()
+        self.trained: dict[str, dict[str, Tensor]] = {}
         rng = np.random.default_rng([seed, 11])
         for _ in range(COVERED):
             plan = self.drawn(rng)[1]
@@ -59,7 +61,16 @@ class Shared(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
                 self.bank[key] = new(piece)
+            self.bank[key].load_state_dict(self.trained.get(key, self.bank[key].state_dict()))
         return self.bank[key]
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Weights that were trained, from a `state_dict`; those of modules that are not there yet wait for them."""
+        for name, value in state.items():
+            _, key, rest = name.split(".", 2)
+            self.trained.setdefault(key, {})[rest] = value
+        for key, module in self.bank.items():
+            module.load_state_dict(self.trained.get(key, module.state_dict()))
 
     def network(self, plan: Plan) -> nn.Module:
         """The wrapped network of a plan, on the shared weights."""
@@ -72,15 +83,24 @@ def train_shared(
     recipe: Recipe,
     *,
     paths: int = 1,
+    drawn: Callable[[np.random.Generator], Plan] | None = None,
+    kept: AbstractSet[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Train the shared weights on labels, in place: each step the mean loss of `paths` networks; of more than one, the
-    first is the largest and the second the smallest of as many as are drawn (by MACs)."""
+    first is the largest and the second the smallest of as many as are drawn (by MACs).
+
+    `drawn`: draws the plan of a network, at random unless told. `kept`: the train rows that it learns from, all unless
+    told.
+    """
     task, seed = shared.ground.task, shared.seed
+
+    def draw(rng: np.random.Generator) -> Plan:
+        return shared.drawn(rng)[1] if drawn is None else drawn(rng)
 
     def loss(rows: list[int]) -> Tensor:
         rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
-        plans = [shared.drawn(rng)[1] for _ in range(max(paths, 4) if paths > 1 else 1)]
+        plans = [draw(rng) for _ in range(max(paths, 4) if paths > 1 else 1)]
         if paths > 1:
             plans.sort(key=lambda plan: paper_costs(plan)["macs"])
             plans = [plans[-1], plans[0], *plans[1:-1]][:paths]
@@ -88,9 +108,16 @@ def train_shared(
         return torch.stack(each).mean()
 
     def passes(epoch: int) -> Any:
-        return task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
+        return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), kept, recipe.batch)
 
     return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+
+
+def halves(shared: Shared) -> tuple[set[int], list[int]]:
+    """The train rows that weights learn from, and those from which is learnt which networks are good."""
+    order = np.random.default_rng([shared.seed, 22]).permutation(shared.ground.task.size("train"))
+    first, second = np.array_split(order, 2)
+    return set(first.tolist()), sorted(second.tolist())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
-from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs import shipping, stages
 from archsmith.jobs.case import Case, runs
 from archsmith.jobs.ground import TASKS, Scratch, grounded
@@ -44,7 +42,6 @@ from archsmith.trial import Proposal, Trial, whole
 
 SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
 CHOSEN = "chosen"  # the stage that says which network won
-ONE_SHOT = {"spos": 1, "sandwich": 4}  # networks that share weights are trained so many at once
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
@@ -67,46 +64,6 @@ class Making:
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
         return {**FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng), **timed}
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """The evaluator of a one-shot search: networks on the weights that were trained once, in `RUN/shared`."""
-
-    scratch: Scratch
-    run: str
-
-    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
-        """Judge one network without training it."""
-        judge = _shared(self.scratch, self.run)
-        ground, blueprint = judge.shared.ground, judge.shared.blueprint
-        check_costs(self.scratch, ground, blueprint, proposal.architecture)
-        timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
-        return {**judge(proposal, rng), **timed}
-
-
-@cache
-def _shared(scratch: Scratch, run: str) -> WeightShared:
-    """Read once a process."""
-    ground, blueprint = grounded(scratch)
-    shared = Shared(ground, blueprint, scratch.seed)
-    shared.load_state_dict(torch.load(Path(run) / "shared" / "weights.pt", weights_only=True))
-    return WeightShared(shared, calibration_of(ground, recipe_of(ground).batch))
-
-
-def share(run: RunDirectory, scratch: Scratch, paths: int, progress: Progress) -> None:
-    """Train one set of weights for all networks of the space, `paths` of them a step; `RUN/shared` keeps it."""
-    ground, blueprint = grounded(scratch)
-
-    def train(folder: Path) -> JSON:
-        recipe = recipes(run.path, scratch)[0]
-        shared = Shared(ground, blueprint, scratch.seed)
-        tell = partial(progress.step, "shared weights", total=recipe.steps)
-        fitted = train_shared(shared, recipe, paths=paths, progress=tell)
-        torch.save(shared.state_dict(), folder / "weights.pt")
-        return {"steps": fitted.steps, "loss": fitted.loss}
-
-    run.stage("shared", train)
 
 
 def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
@@ -156,9 +113,15 @@ def recipe_of(ground: Ground) -> Recipe:
     return Recipe(steps=1, batch=batch, smoothing=0.05, shift=shift, flip=pictures and ground.signal.channels > 1)
 
 
-def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None, paths: int = 0) -> None:
-    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. With `paths`,
-    trials share weights, and the steps are those of the weights, with so many networks each."""
+def pace(
+    run: RunDirectory,
+    scratch: Scratch,
+    trials: int,
+    minutes: float | None,
+    shared: Callable[[], float] | None = None,
+) -> None:
+    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. Where trials
+    share weights, the steps are those of the weights; `shared`: seconds that one takes."""
     ground, blueprint = grounded(scratch)
     recipe = recipe_of(ground)
     a_pass = max(1, ground.task.size("train") // recipe.batch)
@@ -166,7 +129,7 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
     def measure(folder: Path) -> JSON:
         if minutes is None:
             steps = round(EPOCHS * a_pass)
-            return {"trial_steps": (10 if paths else 1) * steps, "winner_steps": 10 * steps}
+            return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps}
         rng, took = np.random.default_rng([scratch.seed, 3]), []
         for _ in range(PACED):
             plan = ground.drawn(blueprint, rng)[1]
@@ -176,9 +139,11 @@ def pace(run: RunDirectory, scratch: Scratch, trials: int, minutes: float | None
             maker.trained(plan, replace(recipe, steps=PACING_STEPS))
             took.append((time.perf_counter() - began) / PACING_STEPS)
         step = float(np.mean(took))
+        searching = SEARCHING * minutes * 60
+        each = searching / step / trials if shared is None else searching / shared() / SHARED
         return {
             "seconds_a_step": step,
-            "trial_steps": max(10, round(SEARCHING * minutes * 60 / step / (SHARED * paths if paths else trials))),
+            "trial_steps": max(10, round(each)),
             "winner_steps": max(10, round(FINISHING * minutes * 60 / step)),
         }
 

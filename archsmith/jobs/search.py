@@ -26,7 +26,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
-from archsmith.jobs import scratch
+from archsmith.jobs import oneshot, scratch
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
@@ -37,6 +37,7 @@ from archsmith.report.searched import write_searched
 from archsmith.report.terminal import Progress
 from archsmith.search import strategy, with_prior
 from archsmith.search.candidates import Features
+from archsmith.search.evolution import regularised_evolution
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
@@ -174,13 +175,14 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as held:  # the first to come does it, the others wait and read
             scratch.remember_inputs(held, asked.scratch)
-            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, paths_of(asked))
-            if paths_of(asked):
-                scratch.share(held, asked.scratch, paths_of(asked), progress)
-    if asked.scratch is not None and paths_of(asked):
-        evaluator = scratch.Sharing(asked.scratch, str(out.absolute()))
-    elif asked.scratch is not None:
-        evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
+            method = oneshot.method_of(*parsed(asked.strategy))
+            timed = partial(oneshot.seconds_a_step, asked.scratch, method) if method else None
+            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, timed)
+            evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
+            if method:
+                evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
+                if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
+                    chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -261,9 +263,9 @@ def _prepared(asked: Asked) -> Prepared:
         warm = _warmed(asked, table.space, make, table.features, whole_epochs)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
-    if asked.scratch is None and name in scratch.ONE_SHOT:
-        raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
-    name = "evolution" if name in scratch.ONE_SHOT else name
+    if oneshot.method_of(name, options):
+        oneshot.check(name, asked.scratch)
+        name, options = "evolution", {}
     if asked.scratch is not None:
         space, objectives = grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
         timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
@@ -278,11 +280,6 @@ def _prepared(asked: Asked) -> Prepared:
     evaluator.check()
     make = partial(strategy, name, asked.objectives, budget=asked.trials, **options)
     return space, evaluator, asked.objectives, _warmed(asked, space, make)
-
-
-def paths_of(asked: Asked) -> int:
-    """How many networks share a step of a one-shot method; 0 for any other strategy."""
-    return scratch.ONE_SHOT.get(parsed(asked.strategy)[0], 0)
 
 
 def _warmed(

@@ -7,7 +7,7 @@ import torch
 
 from archsmith.build import Declared, known_space
 from archsmith.errors import BadInput
-from archsmith.evaluate.differentiable import Mixture, relaxed_of, train_mixture, train_progressively
+from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared
 from archsmith.train.recipe import Recipe
@@ -17,7 +17,7 @@ RECIPE = Recipe(steps=240, batch=32, learning_rate=3e-3)
 
 def trained(ground: Ground, blueprint: Declared, **options: object) -> Mixture:
     shared = Shared(ground, blueprint)
-    mixture = Mixture(shared, relaxed_of(shared))
+    mixture = Mixture(shared)
     train_mixture(mixture, RECIPE, **options)  # type: ignore[arg-type]
     return mixture
 
@@ -62,7 +62,7 @@ def test_skips_that_take_over_end_the_training_of_strengths(ground: Ground) -> N
     head = ["mean", {"linear": {"out": "$classes"}}]
     blueprint = Declared({"op": list(ops)}, [{"conv": {"out": 8}}, layer, *head])
     shared = Shared(ground, blueprint)
-    mixture = Mixture(shared, relaxed_of(shared))
+    mixture = Mixture(shared)
     for logit in mixture.strength.logits:
         logit.data[:] = torch.tensor([0.3, 0.0])
     mixed = train_mixture(mixture, Recipe(steps=40, batch=32))
@@ -84,12 +84,7 @@ def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
     assert mixture.relaxed.settle(mixture.strength.strengths()) in known_space("nb201").space
 
 
-def test_a_space_without_operators_to_mix_says_so(ground: Ground) -> None:
-    for name, law in (("nb101", "not declared"), ("chain", "only what is picked")):
-        shared = Shared(ground, known_space(name)) if name == "chain" else None
-        with pytest.raises(BadInput, match=law):
-            if shared is None:
-                shared = Shared.__new__(Shared)
-                torch.nn.Module.__init__(shared)
-                shared.blueprint = known_space(name)
-            Mixture(shared, relaxed_of(shared))
+@pytest.mark.parametrize(("name", "law"), [("nb101", "declares none"), ("chain", "only what is picked can be mixed")])
+def test_a_space_without_operators_to_mix_says_so(ground: Ground, name: str, law: str) -> None:
+    with pytest.raises(BadInput, match=law):
+        mixed_plan(ground, known_space(name))

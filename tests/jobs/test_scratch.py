@@ -19,6 +19,17 @@ from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
 
+MIXED = {
+    "choices": {"op": ["conv", "separable", "skip"]},
+    "network": [
+        {"conv": {"out": 8, "kernel": 3}},
+        {"repeat": 2, "name": "layer", "of": [
+            {"pick": "$op", "of": {"conv": {"conv": {"out": "in"}}, "separable": {"separable": {"out": "in"}},
+                                   "skip": "skip"}},
+            "batch_norm", "relu"]},
+        "mean", {"linear": {"out": "$classes"}},
+    ],
+}  # fmt: skip
 SPACE = {
     "choices": {"width": [4, 8], "op": ["conv", "separable"], "depth": [1, 2]},
     "network": [
@@ -79,9 +90,16 @@ def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path:
     assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
 
 
-@pytest.mark.parametrize("strategy", ["spos", "sandwich"])
+ONE_SHOT = ("spos", "enas", "darts")
+MORE = ("sandwich", "darts:second_order=true", "gdas", "p-darts")  # evaluators have tests of their own for each
+
+
+@pytest.mark.parametrize("strategy", [*ONE_SHOT, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)])
 def test_weights_are_trained_once_for_all_networks(stripes: Path, tmp_path: Path, strategy: str) -> None:
-    more = ("--strategy", strategy, "--trials", 6)
+    more = ["--strategy", strategy, "--trials", 6]
+    if strategy not in ("spos", "sandwich", "enas"):  # these mix operators, and no widths
+        (tmp_path / "mixed.json").write_text(json.dumps(MIXED))
+        more += ["--space", tmp_path / "mixed.json"]
     code, said = call(*asked(stripes, tmp_path / "run", *more))
     assert code == 0, said
     store = Store.read(tmp_path / "run" / "study.db")
@@ -115,7 +133,10 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "speech"), "choose one of image-classification"),
     (("--benchmark", "nb201-cifar10=x.npz"), "give --benchmark, --space with --evaluator, or --space with --task"),
     (("--target", "latency<=fast"), "latency<=fast"),
-    (("--strategy", "darts"), "there are: random, grid"),
+    (("--strategy", "darts"), "$depth says how large or how many"),
+    (("--strategy", "darts", "--space", "nb101"), "this one declares none"),
+    (("--strategy", "gdas:second_order=true"), "an option of gdas is one that it has"),
+    (("--strategy", "p-dart"), "there are: random, grid"),
     (("--data", ""), "found no data. Give --data"),
     (("--space", ""), "found no space. Give --space"),
     (("--objective", "latency_ms"), "there are: loss_points, parameters"),

@@ -1,0 +1,224 @@
+"""One-shot search from nothing: the weights of all networks of a space are trained at once, then networks are judged on
+them without training each.
+
+A method trains the weights and may say which networks it would have tried first; the search that follows is an ordinary
+study of regularised evolution that begins with them. `RUN/shared` keeps the weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from archsmith.build import SPACES, Blueprint
+from archsmith.errors import BadInput
+from archsmith.evaluate.controlled import train_controlled
+from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
+from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
+from archsmith.jobs.ground import Scratch, grounded
+from archsmith.jobs.scratch import check_costs, recipe_of, recipes, within_latency
+from archsmith.report.terminal import Progress
+from archsmith.search.policy import Policy, step
+from archsmith.space import JSON, Architecture, Space
+from archsmith.study import RunDirectory
+from archsmith.train import Fitted
+from archsmith.train.recipe import Recipe
+from archsmith.trial import Proposal, Trial
+
+SHARED_OF = Callable[[float], Shared]  # share of a network's depth -> weights of networks so deep
+TRIED = 3  # steps that a method is timed over
+DRAWS = 50  # for one architecture that is new
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a method has trained: the weights, how that went, and architectures in the order in which it would try
+    them, which may be without end."""
+
+    shared: Shared
+    fitted: Fitted
+    first: Iterator[Architecture]
+    ended: int | None = None
+
+
+class Method(Protocol):
+    """How shared weights are trained; any further argument is an option of the strategy."""
+
+    def __call__(self, shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt: ...
+
+
+def single_paths(
+    shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None, paths: int = 1
+) -> Learnt:
+    """SPOS, and with several paths a step the sandwich rule."""
+    shared = shared_of(1.0)
+    return Learnt(shared, train_shared(shared, recipe, paths=paths, progress=progress), iter(()))
+
+
+def darts(
+    shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None, second_order: bool = False
+) -> Learnt:
+    """DARTS."""
+    mixture = Mixture(shared := shared_of(1.0))
+    mixed = train_mixture(mixture, recipe, second_order=second_order, progress=progress)
+    return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
+
+
+def gdas(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+    """GDAS."""
+    mixture = Mixture(shared := shared_of(1.0))
+    mixed = train_mixture(mixture, recipe, method="gdas", progress=progress)
+    return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
+
+
+def p_darts(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+    """P-DARTS."""
+    mixture, mixed = train_progressively(shared_of, recipe, progress=progress)
+    return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended)
+
+
+def enas(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+    """ENAS."""
+    shared = shared_of(1.0)
+    writer = Writing(shared.blueprint.space, recipe.steps)
+    fitted, draws = train_controlled(shared, writer, recipe, progress=progress)
+    return Learnt(shared, fitted, draws)
+
+
+class Writing:
+    """A recurrent controller that is moved by REINFORCE."""
+
+    def __init__(self, space: Space, steps: int) -> None:
+        self.policy = Policy(space, "reinforce", "recurrent", steps)
+
+    def write(self, rng: np.random.Generator) -> Architecture:
+        """One that is likely."""
+        return self.policy.episodes.architecture(self.policy.draw(rng, {}))
+
+    def learn(self, architecture: Architecture, reward: float) -> None:
+        """One step of the controller."""
+        with torch.enable_grad():
+            step(self.policy, Trial(0, Proposal(architecture), "complete", {}), reward)
+
+
+METHODS: Mapping[str, Method] = {
+    "spos": single_paths,
+    "sandwich": partial(single_paths, paths=4),
+    "darts": darts,
+    "gdas": gdas,
+    "p-darts": p_darts,
+    "enas": enas,
+}
+MIXING = ("darts", "gdas", "p-darts")
+
+
+def method_of(name: str, options: Mapping[str, Any]) -> Method | None:
+    """The method of a strategy with its options; None for a strategy of another kind. Raises `BadInput`."""
+    if name not in METHODS:
+        return None
+    known = list(inspect.signature(METHODS[name]).parameters)[3:]
+    if unknown := [each for each in options if each not in known]:
+        law = f"an option of {name} is one that it has"
+        raise BadInput(law, unknown[0], "--strategy", f"there are: {', '.join(known) or 'none'}")
+    return partial(METHODS[name], **options)
+
+
+def check(name: str, scratch: Scratch | None) -> None:
+    """Raise `BadInput` for a method that has nothing to train, or cannot run on the space."""
+    if scratch is None:
+        raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
+    if name in MIXING:
+        mixed_plan(*grounded(scratch))
+
+
+def settled(mixture: Mixture) -> Iterator[Architecture]:
+    """What the strengths of a mixture come down to, then draws of what they make likely."""
+    settle, rng = mixture.relaxed.settle, np.random.default_rng([mixture.shared.seed, 24])
+    yield settle(mixture.strength.strengths())
+    while True:
+        yield settle(mixture.strength.strengths(rng))
+
+
+def different(drawn: Iterator[Architecture], count: int) -> list[Architecture]:
+    """The first `count` architectures that are not the same; fewer where none is new for long."""
+    found: dict[Architecture, None] = {}
+    since = 0
+    for architecture in drawn:
+        since = 0 if architecture not in found else since + 1
+        found[architecture] = None
+        if len(found) == count or since == DRAWS:
+            break
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The evaluator of a one-shot search: networks on the weights that were trained once, in `RUN/shared`."""
+
+    scratch: Scratch
+    run: str
+
+    def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        """Judge one network without training it."""
+        judge = _judge(self.scratch, self.run)
+        ground, blueprint = judge.shared.ground, judge.shared.blueprint
+        check_costs(self.scratch, ground, blueprint, proposal.architecture)
+        timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
+        return {**judge(proposal, rng), **timed}
+
+
+@cache
+def _judge(scratch: Scratch, run: str) -> WeightShared:
+    """Read once a process."""
+    ground, blueprint = grounded(scratch)
+    shared = Shared(ground, blueprint, scratch.seed)
+    shared.restore(torch.load(Path(run) / "shared" / "weights.pt", weights_only=True))
+    return WeightShared(shared, calibration_of(ground, recipe_of(ground).batch))
+
+
+def seconds_a_step(scratch: Scratch, method: Method) -> float:
+    """Of a method, timed over a few."""
+    shared_of, recipe = partial(shared_weights, scratch), recipe_of(grounded(scratch)[0])
+    took = []
+    for steps in (TRIED, 3 * TRIED):
+        began = time.perf_counter()
+        method(shared_of, replace(recipe, steps=steps), None)
+        took.append(time.perf_counter() - began)
+    return max(1e-4, (took[1] - took[0]) / (2 * TRIED))  # what comes once takes no part in a step
+
+
+def shared_weights(scratch: Scratch, depth: float) -> Shared:
+    """New weights of the networks of a space, of so much of their depth where the space is one that has a depth."""
+    ground, blueprint = grounded(scratch)
+    return Shared(ground, shallower(scratch.space, blueprint, depth), scratch.seed)
+
+
+def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
+    """The same space with networks of a share of the cells; itself where it has no number of cells."""
+    cells = inspect.signature(SPACES[name]).parameters.get("cells") if name in SPACES else None
+    if cells is None or depth == 1:
+        return blueprint
+    return SPACES[name](cells=max(1, round(depth * cells.default)))
+
+
+def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, progress: Progress) -> list[Architecture]:
+    """Train one set of weights for all networks of the space; `RUN/shared` keeps it. What the method tries first."""
+
+    def train(folder: Path) -> JSON:
+        recipe = recipes(run.path, scratch)[0]
+        tell = partial(progress.step, "shared weights", total=recipe.steps)
+        learnt = method(partial(shared_weights, scratch), recipe, tell)
+        torch.save(learnt.shared.state_dict(), folder / "weights.pt")
+        first = [each.to_json() for each in different(learnt.first, trials)]
+        fitted = learnt.fitted
+        return {"steps": fitted.steps, "loss": fitted.loss, "strengths ended at": learnt.ended, "first": first}
+
+    return [Architecture.from_json(each) for each in run.stage("shared", train)["first"]]
