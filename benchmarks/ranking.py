@@ -36,7 +36,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     scratch = Scratch(
         "image-classification", str(folder / "train.parquet"), "nb201", holdout=str(folder / "test.parquet")
     )
-    ground = Ground.of(TASKS["image-classification"](scratch))
+    ground = Ground.of(TASKS["image-classification"](scratch)).at(options.resolution)
     blueprint = nasbench201(options.channels, options.cells)
     recipe = replace(recipe_of(ground), batch=options.batch, learning_rate=options.rate, smoothing=options.smoothing)
     began = time.perf_counter()
@@ -46,7 +46,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
     shared = Shared(ground, blueprint, options.seed)
     fitted = train_shared(shared, replace(recipe, steps=steps), paths=options.paths)
     minutes = (time.perf_counter() - began) / 60
-    record.say("channels; cells a stage; batch", f"{options.channels}; {options.cells}; {options.batch}")
+    reduced = f"{options.channels}; {options.cells}; {'x'.join(map(str, ground.signal.around))}; {options.batch}"
+    record.say("channels; cells a stage; pictures; batch", reduced)
     record.say("train rows; steps", f"{ground.task.size('train'):,}; {fitted.steps:,}")
     record.say("training", minutes, "minutes", minutes <= 60 if options.minutes > 50 else None)
     table = np.load(record.data / "data" / "nb201" / "nb201.npz")
@@ -79,6 +80,7 @@ if __name__ == "__main__":
         run,
         ("--minutes", {"type": float, "default": 58.0}),
         ("--channels", {"type": int, "default": 16}),
+        ("--resolution", {"type": float, "default": 1.0}),
         ("--cells", {"type": int, "default": 5}),
         ("--batch", {"type": int, "default": 64}),
         ("--rate", {"type": float, "default": 2e-3}),

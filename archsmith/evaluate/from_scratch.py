@@ -31,6 +31,7 @@ class Ground:
     task: Task
     signal: Signal
     given: Mapping[str, Value]
+    shrunk: bool = False
 
     @classmethod
     def of(cls, task: Task) -> Ground:
@@ -50,6 +51,18 @@ class Ground:
             law = "networks are built for pictures, series or texts"
             raise BadInput(law, f"{name}, {first.dtype}", task.name, "give a model to optimise instead")
         return cls(task, Signal(tuple(first.shape[1:])), given)
+
+    def at(self, resolution: float) -> Ground:
+        """The same with pictures of this share of their sides, that networks see in place of the whole ones. Raises
+        `BadInput` where there are no pictures."""
+        if resolution == 1:
+            return self
+        if len(self.signal.shape) != 3 or not 0 < resolution < 1:
+            law = "a resolution is a share of a picture's sides, from 0 to 1"
+            raise BadInput(law, f"{resolution:g}", self.task.name, "leave it out")
+        channels, *sides = self.signal.shape
+        shape = (channels, *(max(1, round(resolution * side)) for side in sides))
+        return replace(self, signal=Signal(shape), shrunk=True)
 
     def plan(self, blueprint: Blueprint, architecture: Mapping[str, Value], prune: bool = True) -> Plan:
         """The plan of one architecture. Raises `BadInput` where it cannot run, or its output is not the task's."""
@@ -81,6 +94,8 @@ class Ground:
 
     def reading(self, built: nn.Module) -> nn.Module:
         """A built network that takes what the task's models take, by name."""
+        if self.shrunk:
+            return Shrinking(built, self.signal.around)
         return Reading(built) if self.signal.tokens else built
 
 
@@ -99,12 +114,26 @@ class Reading(nn.Module):
         return out
 
 
+class Shrinking(nn.Module):
+    """A network that sees pictures at a smaller size: each pixel the mean of those that it covers."""
+
+    def __init__(self, inner: nn.Module, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.inner, self.size = inner, (size[0], size[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, height, width) -> (B, outputs)."""
+        out: Tensor = self.inner(nn.functional.adaptive_avg_pool2d(x, self.size))
+        return out
+
+
 @dataclass(frozen=True, eq=False)
 class FromScratch:
     """The evaluator of declared architectures by what they reach after a recipe.
 
     Values: `loss_points` (100 - quality on validation), `parameters`, `macs`, `weight_bytes`. A proposal's fidelity may
-    ask for less: `epochs` (steps in its place), `share` of the train rows, and others leave the recipe as it is.
+    ask for less: `epochs` (steps in its place), `share` of the train rows, `resolution` (of the sides of pictures);
+    costs are those at full size.
     """
 
     ground: Ground
@@ -116,7 +145,9 @@ class FromScratch:
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Build, train and judge one architecture."""
         plan = self.ground.plan(self.blueprint, proposal.architecture)
-        wrapped, _ = self.trained(plan, self._recipe(proposal.fidelity))
+        made = replace(self, ground=self.ground.at(proposal.fidelity.get("resolution", 1.0)))
+        seen = made.ground.plan(self.blueprint, proposal.architecture)
+        wrapped, _ = made.trained(seen, self._recipe(proposal.fidelity))
         return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
 
     def trained(self, plan: Plan, recipe: Recipe) -> tuple[nn.Module, Fitted]:

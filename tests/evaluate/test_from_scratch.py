@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from archsmith.build import Declared, known_space
+from archsmith.build import Declared, known_space, network
 from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import FromScratch, Ground
 from archsmith.space import Architecture
@@ -51,6 +52,22 @@ def test_fewer_epochs_are_fewer_steps(stripes: ImageClassification) -> None:
     assert evaluate._recipe({"epochs": 2.0}).steps == 2 * round(stripes.size("train") / 32)
     assert evaluate._recipe({"epochs": 2.0, "share": 0.5}).steps == round(stripes.size("train") / 32)
     assert evaluate._recipe({}) == RECIPE
+
+
+def test_a_lower_resolution_is_seen_by_the_network_and_costs_are_of_the_whole(stripes: ImageClassification) -> None:
+    blueprint, ground = known_space("nb201"), Ground.of(stripes)
+    point = Architecture(dict.fromkeys(blueprint.space.choices, "nor_conv_3x3"))
+    half = ground.at(0.5)
+    assert half.plan(blueprint, point).gives.shape == (2,) and half.signal.shape == (3, 4, 4)
+    evaluate = FromScratch(ground, blueprint, Recipe(steps=2, batch=8))
+    whole = evaluate(Proposal(point), np.random.default_rng(0))
+    low = evaluate(Proposal(point, {"resolution": 0.5}), np.random.default_rng(0))
+    assert low["macs"] == whole["macs"] and low["parameters"] == whole["parameters"]
+    plan, x = half.plan(blueprint, point), torch.randn(4, 3, 8, 8)
+    inner = network(plan, 0).eval()
+    torch.testing.assert_close(half.module(plan, 0).eval()(x), inner(torch.nn.functional.avg_pool2d(x, 2)))
+    with pytest.raises(BadInput, match="a share of a picture's sides"):
+        ground.at(1.5)
 
 
 def test_texts(tiny_task: Callable[..., Any]) -> None:
