@@ -133,7 +133,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "speech"), "choose one of image-classification"),
     (("--benchmark", "nb201-cifar10=x.npz"), "give --benchmark, --space with --evaluator, or --space with --task"),
     (("--target", "latency<=fast"), "latency<=fast"),
-    (("--strategy", "darts"), "$depth says how large or how many"),
+    (("--strategy", "darts"), "$width says how large or how many"),
     (("--strategy", "darts", "--space", "nb101"), "this one declares none"),
     (("--strategy", "gdas:second_order=true"), "an option of gdas is one that it has"),
     (("--strategy", "p-dart"), "there are: random, grid"),
