@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from archsmith.search.random import random_search
     from archsmith.search.smac_facade import smac
     from archsmith.search.swarm import particle_swarm
-    from archsmith.search.wrap import shrinking, with_prior
+    from archsmith.search.wrap import shrinking, shrinking_search, with_prior
 
 # Where each public name is. It is imported when it is asked for: what models trials brings libraries that take seconds.
 NAMES = {
@@ -45,7 +45,7 @@ NAMES = {
     "grid": "grid_search", "local": "local_search", "nsga": "nsga2", "optuna_sampler": "optuna_sampler",
     "policy": "policy_gradient", "picking": "portfolio", "predictor": "predictor_search",
     "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning", "random": "random_search", "smac_facade": "smac",
-    "swarm": "particle_swarm", "wrap": "shrinking with_prior",
+    "swarm": "particle_swarm", "wrap": "shrinking shrinking_search with_prior",
 }  # fmt: skip
 MODULES = {name: module for module, names in NAMES.items() for name in names.split()}
 # Name -> the function that makes it, and what of its options is fixed.
@@ -73,6 +73,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, str]]] = {
     "pymoo": ("pymoo_nsga2", {}),
     "smac": ("smac", {}),
     "portfolio": ("portfolio", {}),
+    "shrinking": ("shrinking_search", {}),
     "front": ("along_front", {}),
     "closing": ("closing_in", {}),
 }
@@ -170,6 +171,7 @@ __all__ = [
     "random_search",
     "regularised_evolution",
     "shrinking",
+    "shrinking_search",
     "simulated_annealing",
     "smac",
     "strategy",

@@ -88,6 +88,23 @@ def shrinking(
     return propose
 
 
+def shrinking_search(
+    objectives: Sequence[str],
+    *,
+    budget: int = 100,
+    of: str = "evolution",
+    policy: str = "rule",
+    every: int | None = None,
+) -> Strategy:
+    """`shrinking` around the strategy `of` that name, looked at eight times within the budget unless told."""
+    from archsmith.search import strategy
+
+    if every is not None and every < 1:
+        raise BadInput("values are looked at after at least 1 trial", str(every))
+    made = strategy(of, objectives, budget=budget)
+    return shrinking(made, objectives, every=every or max(10, budget // 8), policy=policy)
+
+
 def losing(space: Space, done: Sequence[Trial], lost: np.ndarray, least: int = LEAST) -> dict[str, tuple[Value, ...]]:
     """Choice -> values that were tried `least` times or more, and never were in the better half."""
     bad = lost > np.median(lost)

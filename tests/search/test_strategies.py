@@ -172,6 +172,20 @@ def test_values_that_keep_losing_are_dropped_and_noted(policy: str | Policy) -> 
         shrinking(random_search(), ["loss"], policy="magic")
 
 
+def test_shrinking_has_a_name() -> None:
+    made = strategy("shrinking", ["loss"], budget=96, of="random", policy="learned")
+    history = search(made, 96, 0)
+    noted = [trial.number for trial in history if trial.proposal.note]
+    assert noted and min(noted) >= 12
+    for options, law in (
+        ({"of": "magic"}, "a strategy is one"),
+        ({"policy": "magic"}, "rule, learned"),
+        ({"every": 0}, "1 trial"),
+    ):
+        with pytest.raises(BadInput, match=law):
+            strategy("shrinking", ["loss"], **options)
+
+
 def test_a_value_is_dropped_that_was_never_in_the_better_half() -> None:
     history = search(random_search(), 80, 0)
     lost = standing(history, ["loss"])
