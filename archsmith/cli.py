@@ -230,7 +230,8 @@ def search(
         from archsmith.jobs.search import search as job
 
         scratch = None
-        if task is not None or data is not None:
+        of_a_task = (task, data, validation, holdout, text, label, metric, target, runtime != "all")
+        if any(of_a_task):
             scratch = Scratch(
                 task=task or "",
                 data=data or "",
@@ -352,7 +353,7 @@ def _edge(context: typer.Context, run: Path | None = None) -> Iterator[None]:
             from archsmith.report.result import read_result
 
             _print_result(read_result(run), run, as_json=context.params.get("as_json", False))
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         way_on = f"; `archsmith resume {run}` goes on" if run is not None and run.exists() else ""

@@ -21,10 +21,20 @@ class BadInput(ArchsmithError):
     """
 
     def __init__(self, law: str, value: str = "", place: str = "", remedy: str = "") -> None:
+        self.told = (law, value, place, remedy)
         found = f"; found {value}" if value else ""
         where = (f" at {place}" if found else f"; at {place}") if place else ""
         way_out = f" {remedy[:1].upper()}{remedy[1:]}." if remedy else ""
         super().__init__(f"{law}{found}{where}.{way_out}".replace("\n", " "))
+
+    def within(self, place: str) -> "BadInput":
+        """The same, found within a file or a part of it.
+
+        >>> print(BadInput("widths differ", "8, 8", "layer").within("space.json"))
+        widths differ; found 8, 8 at space.json, layer.
+        """
+        law, value, inner, remedy = self.told
+        return BadInput(law, value, f"{place}, {inner}" if inner else place, remedy)
 
 
 class BudgetNotReachable(ArchsmithError):

@@ -33,7 +33,7 @@ class Named:
             sys.path.insert(0, self.folder)  # like `python -m`: the user's own module lies where the command is run
         try:
             evaluator: Evaluator = getattr(importlib.import_module(module), name)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, and may leave
             raise BadInput(LAW, f"{type(error).__name__}: {error}", self.spec) from error
         if not callable(evaluator):
             raise BadInput(LAW, type(evaluator).__name__, self.spec)

@@ -9,6 +9,7 @@ import csv
 import json
 import multiprocessing
 import re
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -27,7 +28,7 @@ from archsmith.search import strategy
 from archsmith.space import Space
 from archsmith.trial import Strategy, Trial
 
-PROPOSED = 3  # proposals that a strategy with options makes before a study begins
+PROPOSED, TRYING = 30, 3.0  # proposals that a strategy with options makes before a study begins; most seconds for it
 FIDELITIES = ("asha", "hyperband", "bohb")
 READS_FEATURES = ("portfolio", "bayesian", "bananas", "boosting", "transformer")
 READS_PRIOR = ("portfolio", "bayesian")
@@ -78,11 +79,15 @@ def bench(
             for name in strategies
         }
         for (each, name), rows in calls.items():
-            found.append(curves_of(each, name, [row.result() for row in rows], budget, objectives))
+            try:
+                found.append(curves_of(each, name, [row.result() for row in rows], budget, objectives))
+            except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # of an option, late
+                pool.shutdown(cancel_futures=True)
+                raise _unable(name, error) from error
+            write_curves(found, folder / "curves.csv")  # what is there is kept, whatever comes
+            write_compared(found, folder)
             if on_done:
                 on_done(f"{each.name}, {name}: {found[-1].told()}")
-    write_curves(found, folder / "curves.csv")
-    write_compared(found, folder)
     return found
 
 
@@ -100,25 +105,39 @@ def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), *
     if unknown:
         known = f"there are: {', '.join(f'{each:g}' for each in table.epochs)}"
         raise BadInput("levels are epochs of the table", f"{unknown[0]}", table.name, known)
+    asked = objectives or [table.objective]
+    if beyond := [each for each in options.get("limits") or {} if each not in asked]:
+        law = "limits on a table are on what is searched for"
+        raise BadInput(law, beyond[0], table.name, f"give --objective {beyond[0]} too")
     if plain in READS_FEATURES and table.features is not None:
         options.setdefault("features", table.features)
-    return strategy(plain, objectives or [table.objective], budget=budget, **{**options, **given})
+    return strategy(plain, asked, budget=budget, **{**options, **given})
 
 
 def tried_out(found: Strategy, name: str, space: Space, objectives: Sequence[str]) -> Strategy:
-    """The strategy, if with its options it can make its first proposals. Raises `BadInput`."""
+    """The strategy, if with its options it can make its first proposals: those drawn at random, and some behind them.
+
+    Raises `BadInput`.
+    """
     history: list[Trial] = []
+    until = time.monotonic() + TRYING
     try:
         for number in range(PROPOSED if ":" in name else 1):
+            if time.monotonic() > until:
+                break
             proposals = found(space, history, 1, np.random.default_rng(number))
             values = dict.fromkeys(objectives, float(number))
             history += [Trial(number, proposal, "complete", values) for proposal in proposals]
     except BadInput:
         raise
     except Exception as error:  # whatever an option out of its range runs into
-        law = "a strategy must be able to propose with its options"
-        raise BadInput(law, f"{type(error).__name__}: {first_line(error)}", f"--strategy {name}") from error
+        raise _unable(name, error) from error
     return found
+
+
+def _unable(name: str, error: Exception) -> BadInput:
+    law = "a strategy must be able to propose with its options"
+    return BadInput(law, f"{type(error).__name__}: {first_line(error)}", f"--strategy {name}")
 
 
 def parsed(name: str) -> tuple[str, dict[str, Any]]:
@@ -135,7 +154,7 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
         if key in ("objectives", "budget"):
             raise BadInput("objectives and budget have options of their own", each, "--strategy", "leave it out there")
         try:
-            options[key] = json.loads(value)
+            options[key] = json.loads(value, parse_constant=str)  # NaN is no number that an option can be
         except ValueError:
             options[key] = value
     return plain, options

@@ -55,6 +55,7 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "mlflow": MLflow,
 }
 EXECUTORS = ("local", "ray")
+SHOWN = 300  # letters of a reason; the trials have all of it
 Prepared = tuple[Space, Evaluator, tuple[str, ...], Strategy]
 
 
@@ -125,6 +126,8 @@ class Asked:
             raise BadInput("an evaluator is code and runs only when allowed", self.evaluator, "", "give --allow-code")
         if self.evaluator and not self.objectives:
             raise BadInput("a search needs at least one objective", "none", "", "name the evaluator's with --objective")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise BadInput("objectives differ", ", ".join(self.objectives), "--objective", "name each once")
         if self.executor not in EXECUTORS:
             law = "an executor is one that is known"
             raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
@@ -158,6 +161,7 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     space, _, objectives, chosen = prepared
     tried_out(chosen, asked.strategy, space, objectives)
     _executor(asked).close()  # a cluster that is not there, and a store of another search, are said before
+    RunDirectory.check_new(out)
     if asked.store is not None:
         Store.open(asked.store, space, objectives, asked.seed).close()
     with RunDirectory.create(out, {"search": asdict(asked)}):
@@ -213,7 +217,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, trials))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
-        common = max(set(reasons), key=reasons.count) if reasons else "none was tried"
+        common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
         raise ArchsmithError(f"no trial ended well; the commonest reason: {common}. What was tried is in {out}.")
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as opened:
@@ -275,7 +279,10 @@ def _prepared(asked: Asked) -> Prepared:
             raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
         make = partial(strategy, name, objectives, budget=asked.trials, **options)
         return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, make)
-    space = Space.from_json(read_json(Path(str(asked.space))))
+    try:
+        space = Space.from_json(read_json(Path(str(asked.space))))
+    except BadInput as error:
+        raise error.within(str(asked.space)) from error
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     evaluator.check()
     make = partial(strategy, name, asked.objectives, budget=asked.trials, **options)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.trial import Strategy
 
 if TYPE_CHECKING:
@@ -117,7 +117,13 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     ]  # fmt: skip
     if missing:
         raise BadInput(f"{name} needs {missing[0]}", "none", "", f"give {missing[0]}=...")
-    found: Strategy = make(**given, **options)
+    try:
+        found: Strategy = make(**given, **options)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever an option that is no such thing runs into
+        law = f"{name} must be able to begin with its options"
+        raise BadInput(law, f"{type(error).__name__}: {first_line(error)}") from error
     return found
 
 

@@ -31,8 +31,10 @@ def regularised_evolution(
     """
     population = int(np.clip(budget // 20, *POPULATION)) if population is None else population
     sample = max(SAMPLE, population // 4) if sample is None else sample
-    if not objectives or min(sample, population, budget) < 1:
+    if not objectives or sample < 1 or min(population, budget) < 1:
         raise BadInput("evolution needs an objective, a population and a sample", f"{list(objectives)}")
+    if sample > max(SAMPLE, population):
+        raise BadInput("a sample is of the population", f"{sample} of {population}", "", "give a smaller sample")
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seen = {trial.proposal.architecture for trial in history}

@@ -229,10 +229,15 @@ class Space:
                 raise BadInput("the choices of a space have names of their own", repr(wrong[0]))
             if loose := [entry["name"] for entry in data["choices"] if not isinstance(entry["values"], list)]:
                 raise BadInput("the values of a choice are a list", "none", loose[0])
-            choices = {
-                entry["name"]: Choice(entry["values"], Condition(**entry["when"]) if "when" in entry else None)
-                for entry in data["choices"]
-            }
+            known = {"choices", "constraints"}, {"name", "values", "when"}
+            for at, entry in [("", data), *((each["name"], each) for each in data["choices"])]:
+                if others := set(entry) - known[bool(at)]:
+                    law, remedy = (
+                        "a space says nothing that is not known",
+                        f"there are: {', '.join(sorted(known[bool(at)]))}",
+                    )
+                    raise BadInput(law, repr(min(others)), at, remedy)
+            choices = {entry["name"]: _choice_from_json(entry) for entry in data["choices"]}
             return cls(choices, [constraint_from_json(each) for each in data["constraints"]])
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInput("a space must be written as Space.to_json writes it", str(error)) from error
@@ -301,3 +306,10 @@ class Space:
     @staticmethod
     def _coordinates(choice: Choice) -> int:
         return 1 if choice.ordinal else len(choice.values)
+
+
+def _choice_from_json(entry: Mapping[str, JSON]) -> Choice:
+    try:
+        return Choice(entry["values"], Condition(**entry["when"]) if "when" in entry else None)
+    except BadInput as error:
+        raise error.within(entry["name"]) from error

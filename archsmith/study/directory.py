@@ -61,10 +61,8 @@ class RunDirectory:
     def create(cls, path: str | Path, plan: JSON) -> RunDirectory:
         """Begin a run in a folder that is absent or empty. Raises `BadInput` for any other, leaving it as it was."""
         path = Path(path)
+        cls.check_new(path)
         with _usable(path):
-            # A process killed while it created the run leaves only these two.
-            if path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, PLAN_PART}:
-                raise BadInput("a new run needs an empty folder", "files", str(path), "name another with --out")
             text = json.dumps(plan, indent=1, allow_nan=False)
             path.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(path)
@@ -76,6 +74,15 @@ class RunDirectory:
             except BaseException:
                 os.close(lock)
                 raise
+
+    @staticmethod
+    def check_new(path: str | Path) -> None:
+        """Raise `BadInput` for a folder that a run cannot begin in, and make none."""
+        path = Path(path)
+        with _usable(path):
+            # A process killed while it created the run leaves only these two.
+            if path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK, PLAN_PART}:
+                raise BadInput("a new run needs an empty folder", "files", str(path), "name another with --out")
 
     @classmethod
     def open(cls, path: str | Path, wait: bool = False) -> RunDirectory:

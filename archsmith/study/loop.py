@@ -153,7 +153,7 @@ def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> 
     """Evaluate one proposal, wherever that is; what it raises becomes the reason of a failed trial."""
     began = time.perf_counter()
     try:
-        values = {name: float(value) for name, value in evaluator(proposal, np.random.default_rng(seed)).items()}
+        values = {str(name): float(value) for name, value in evaluator(proposal, np.random.default_rng(seed)).items()}
         return Outcome(values, time.perf_counter() - began)
     except (Exception, SystemExit) as error:  # one that leaves must not take the search with it
         return Outcome({}, time.perf_counter() - began, f"{type(error).__name__}: {error}")

@@ -30,7 +30,7 @@ FAILURES = (
     sqlalchemy.exc.SQLAlchemyError,
     optuna.exceptions.StorageInternalError,
     OSError,
-    json.JSONDecodeError,  # a journal that was damaged
+    ValueError,  # a journal that was damaged, a URL whose port is no number
     ImportError,  # the driver of a database
     RuntimeError,  # Optuna's word for tables of another version
 )
@@ -50,6 +50,8 @@ class Storage:
 
     def __init__(self, location: str) -> None:
         self.location = location = plain(location)
+        if location in ("sqlite://", ":memory:", "", "/"):
+            raise BadInput("a study outlives its process", repr(location), "--store", "name a file or a database")
         self._rdb: RDBStorage | None = None
         self._patient = False
         if location.endswith(".journal"):
@@ -218,13 +220,15 @@ def plain_errors(location: str) -> Iterator[None]:
 def shown(location: str) -> str:
     """A location as it may be shown.
 
-    >>> shown("postgresql://me:secret@host/db"), shown("runs/study.db")
-    ('postgresql://me:***@host/db', 'runs/study.db')
+    >>> shown("postgresql://me:secret@host/db"), shown("runs/study.db"), shown("postgresql://host/db?password=secret")
+    ('postgresql://me:***@host/db', 'runs/study.db', 'postgresql://host/db')
     """
-    try:
-        return sqlalchemy.make_url(location).render_as_string() if "://" in location else location
-    except sqlalchemy.exc.ArgumentError:  # no URL, which is what the error is about
+    if "://" not in location:
         return location
+    try:
+        return sqlalchemy.make_url(location).set(query={}).render_as_string()
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # no URL, which is what the error is about
+        return f"{location.partition('://')[0]}://..."
 
 
 @contextmanager
