@@ -126,6 +126,7 @@ class _Child:
 
     def _died(self, doing: str) -> str:
         self.process.join()
+        _end_group(self.process.pid)
         code = self.process.exitcode or 0
         how = f"killed by signal {-code}" if code < 0 else f"it left with code {code}"
         return f"the process that was to {doing} it ended: {how}"
@@ -147,8 +148,16 @@ def _end(process: BaseProcess, pipe: Connection) -> None:
     for each in _family(process.pid):
         with suppress(psutil.NoSuchProcess):
             each.kill()
+    _end_group(process.pid)
     process.join()
     pipe.close()
+
+
+def _end_group(pid: int | None) -> None:
+    """Kill what a child of ours has left: it leads a group of its own, in which its children outlive it."""
+    with suppress(ProcessLookupError, PermissionError):
+        if pid is not None and pid != os.getpgrp():
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _family(pid: int | None) -> list[psutil.Process]:
@@ -161,6 +170,7 @@ def _family(pid: int | None) -> list[psutil.Process]:
 
 
 def _serve(evaluator: Evaluator, pipe: Connection, parent: int) -> None:
+    os.setsid()
     leave_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     pipe.send({})

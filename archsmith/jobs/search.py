@@ -26,7 +26,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
-from archsmith.jobs import oneshot, scratch
+from archsmith.jobs import oneshot, past, scratch
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
@@ -43,6 +43,7 @@ from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
 from archsmith.study.mlflow_tracker import MLflow
 from archsmith.study.ray_workers import RayWorkers
+from archsmith.study.storage import plain
 from archsmith.study.tensorboard_tracker import TensorBoard
 from archsmith.study.tracker import Tracker
 from archsmith.study.wandb_tracker import WeightsAndBiases
@@ -92,11 +93,14 @@ class Asked:
     def anywhere(self) -> Asked:
         """The same, whatever folder it is gone on with from."""
         name, sign, file = (self.benchmark or "").partition("=")
+        store = plain(self.store or "")
         return replace(
             self,
             benchmark=f"{name}{sign}{Path(file).absolute()}" if file else self.benchmark,
             space=str(Path(self.space).absolute()) if self.space else None,
-            store=str(Path(self.store).absolute()) if self.store and "://" not in self.store else self.store,
+            store=str(Path(store).absolute())
+            if (store := plain(self.store or "")) and "://" not in store
+            else self.store,
             scratch=self.scratch.anywhere() if self.scratch else None,
             past=tuple(str(Path(each).absolute()) for each in self.past),
             folder=self.folder or str(Path.cwd()),
@@ -157,7 +161,8 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     """
     asked.check()
     asked = asked.anywhere()
-    prepared = _prepared(asked)
+    taught = past.read_past(asked.past, lambda run: store_of(run, read_asked(run)))
+    prepared = _prepared(asked, taught)
     space, _, objectives, chosen = prepared
     tried_out(chosen, asked.strategy, space, objectives)
     _executor(asked).close()  # a cluster that is not there, and a store of another search, are said before
@@ -165,13 +170,15 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     if asked.store is not None:
         Store.open(asked.store, space, objectives, asked.seed).close()
     with RunDirectory.create(out, {"search": asdict(asked)}):
-        pass
+        if taught:
+            past.keep(taught, Path(out))
     return _worked(Path(out), asked, prepared, progress or Progress())  # from here on any process may join
 
 
 def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Trial]:
     """Join a search, or go on with it; its front, by the first objective."""
-    return _worked(out, asked, _prepared(asked), progress or Progress())
+    taught = past.kept(out) or past.read_past(asked.past, lambda run: store_of(run, read_asked(run)))
+    return _worked(out, asked, _prepared(asked, taught), progress or Progress())
 
 
 def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
@@ -253,7 +260,7 @@ def store_of(run: str | Path, asked: Asked | None) -> str:
     return (asked.store if asked else None) or str(Path(run) / "study.db")
 
 
-def _prepared(asked: Asked) -> Prepared:
+def _prepared(asked: Asked, taught: past.Past) -> Prepared:
     """Space, evaluator, objectives and strategy. Raises `BadInput` for what cannot be used."""
     if asked.benchmark is not None:
         table = Benchmark(asked.benchmark).table()
@@ -264,7 +271,7 @@ def _prepared(asked: Asked) -> Prepared:
             raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
         make = partial(made, asked.strategy, table, asked.trials, objectives)
         whole_epochs = {"epochs": table.epochs[-1]} if parsed(asked.strategy)[0] in FIDELITIES else None
-        warm = _warmed(asked, table.space, make, table.features, whole_epochs)
+        warm = _warmed(asked.strategy, asked.trials, table.space, make, taught, whole_epochs, table.features)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
     if oneshot.method_of(name, options):
@@ -278,7 +285,8 @@ def _prepared(asked: Asked) -> Prepared:
             known = f"there are: {', '.join(values)}"
             raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
         make = partial(strategy, name, objectives, budget=asked.trials, **options)
-        return space, Making(asked.scratch, Recipe(steps=1)), objectives, _warmed(asked, space, make)
+        warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
+        return space, Making(asked.scratch, Recipe(steps=1)), objectives, warm
     try:
         space = Space.from_json(read_json(Path(str(asked.space))))
     except BadInput as error:
@@ -286,28 +294,34 @@ def _prepared(asked: Asked) -> Prepared:
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     evaluator.check()
     make = partial(strategy, name, asked.objectives, budget=asked.trials, **options)
-    return space, evaluator, asked.objectives, _warmed(asked, space, make)
+    warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
+    return space, evaluator, asked.objectives, warm
+
+
+def _highest(name: str, options: Mapping[str, Any]) -> dict[str, float] | None:
+    """The fidelity of a whole evaluation, of a strategy that has several."""
+    if name not in FIDELITIES or not options.get("levels"):
+        return None
+    return {options.get("resource", "epochs"): max(options["levels"])}
 
 
 def _warmed(
-    asked: Asked,
+    name: str,
+    trials: int,
     space: Space,
     make: Callable[..., Strategy],
-    features: Features | None = None,
+    taught: past.Past,
     fidelity: Mapping[str, float] | None = None,
+    features: Features | None = None,
 ) -> Strategy:
     """The strategy with what earlier runs teach, where there are any: as its own prior if it takes one, or else as
     what it proposes first, at this fidelity."""
-    if not asked.past:
+    if not taught:
         return make()
-    past = []
-    for each in asked.past:
-        with closing(Store.read(store_of(each, read_asked(each)))) as store:
-            past.append((store.history(), store.objectives))
-    prior = learnt_prior(space, past, features)
-    if parsed(asked.strategy)[0] in READS_PRIOR:
+    prior = learnt_prior(space, taught, features)
+    if parsed(name)[0] in READS_PRIOR:
         return make(prior=prior)
-    return with_prior(make(), prior, first=max(5, asked.trials // 10), fidelity=fidelity)
+    return with_prior(make(), prior, first=max(5, trials // 10), fidelity=fidelity)
 
 
 def _executor(asked: Asked) -> Executor:

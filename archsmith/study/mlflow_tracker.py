@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import filelock
+
 from archsmith.errors import BadInput, first_line
 from archsmith.study.tracker import Tracker, told
 from archsmith.trial import Trial
@@ -26,9 +28,10 @@ class MLflow(Tracker):
         self._error = mlflow.exceptions.MlflowException
         given = uri or (None if mlflow.environment_variables.MLFLOW_TRACKING_URI.is_set() else _file(folder))
         try:
-            self._client = mlflow.MlflowClient(given)
-            found = self._client.get_experiment_by_name(experiment)
-            self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
+            with filelock.FileLock(Path(folder) / "mlflow.lock"):  # two that begin together would both make the tables
+                self._client = mlflow.MlflowClient(given)
+                found = self._client.get_experiment_by_name(experiment)
+                self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
         except self._error as error:
             law = "MLflow's server must be there"
             raise BadInput(law, first_line(error), str(given or ""), "check MLFLOW_TRACKING_URI") from error
@@ -38,7 +41,7 @@ class MLflow(Tracker):
         run = self._client.create_run(self._experiment, run_name=f"trial-{trial.number}")
         for name, value in told(trial).items():
             self._client.log_param(run.info.run_id, _plain(name), value)
-        for name, value in {**trial.values, "seconds": trial.seconds}.items():
+        for name, value in {"seconds": trial.seconds, **trial.values}.items():
             self._client.log_metric(run.info.run_id, _plain(name), value)
         self._client.set_terminated(run.info.run_id, "FINISHED" if trial.status == "complete" else "FAILED")
 

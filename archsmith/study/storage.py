@@ -120,7 +120,7 @@ class _JournalLock:
 
     def __init__(self, location: str) -> None:
         self._file = Path(location)
-        self._lock = filelock.FileLock(f"{location}.lock")
+        self._lock = filelock.FileLock(f"{location}.lock", timeout=PATIENCE_SECONDS)
 
     def acquire(self) -> bool:
         """Wait for it. Half a line at the end is of a writer that was killed, or had no room: it goes, since whatever

@@ -11,7 +11,8 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ class Store:
                 break
             trial_id = self._ids[trial.number]
             worker = self._worker(trial.number)
-            elsewhere_stale = trial_id in stale and worker.get("host") != self._me["host"]
+            elsewhere_stale = trial_id in stale and not is_near(worker)
             if alone or self._left_here(worker) or elsewhere_stale or _is_dead(worker):
                 attempt = int(worker.get("attempt", 1)) + 1
                 if attempt > ATTEMPTS and not alone:
@@ -204,7 +205,7 @@ class Store:
     def awaited(self, history: Sequence[Trial]) -> bool:
         """Whether trials run in other processes whose death would be noticed here."""
         workers = [self._worker(trial.number) for trial in self._elsewhere(history)]
-        return any(worker and (self._storage.beats or worker["host"] == socket.gethostname()) for worker in workers)
+        return any(worker and (self._storage.beats or is_near(worker)) for worker in workers)
 
     def _elsewhere(self, history: Sequence[Trial]) -> list[Trial]:
         """Running trials that this store has not begun or taken over."""
@@ -263,12 +264,31 @@ def _check_same(found: JSON, wanted: JSON, location: str) -> None:
 
 
 def _this_process() -> dict[str, JSON]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+    return {**_machine(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """Its name, when it was started, and among which processes we are: a container has numbers of its own for them."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    told = boot.read_text().strip() if boot.is_file() else ""
+    with suppress(OSError):
+        return {"host": socket.gethostname(), "boot": told, "processes": str(Path("/proc/self/ns/pid").readlink())}
+    return {"host": socket.gethostname(), "boot": told, "processes": ""}
+
+
+def is_near(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker's process would be seen from here."""
+    return all(worker.get(key) == value for key, value in _machine().items())
 
 
 def _is_dead(worker: JSON) -> bool:
-    """Whether the worker was a process of this machine that is gone; its number may have passed to another."""
-    if worker.get("host") != socket.gethostname():
+    """Whether the worker was a process that would be seen from here and is gone, or one of this machine before it was
+    started anew. A process's number may have passed to another."""
+    here = _machine()
+    if worker.get("host") == here["host"] and worker.get("boot", here["boot"]) != here["boot"]:
+        return True
+    if not is_near(worker):
         return False
     try:
         process = psutil.Process(worker["pid"])

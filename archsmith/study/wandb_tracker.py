@@ -34,7 +34,7 @@ class WeightsAndBiases(Tracker):
 
     def on_trial(self, trial: Trial) -> None:
         """The trial's values and choices over its number."""
-        self._run.log({**trial.values, **told(trial), "seconds": trial.seconds, "trial": trial.number})
+        self._run.log({"seconds": trial.seconds, **told(trial), **trial.values, "trial": trial.number})
 
     def close(self) -> None:
         """End the run."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from archsmith.trial import Proposal
 
+LEFT = f"import time; time.sleep(600)  # left by a child of {os.getppid()}"
 KEPT: list[bytes] = []
 
 
@@ -28,6 +29,9 @@ def evaluate(proposal: Proposal, rng: np.random.Generator) -> Mapping[str, float
         subprocess.run([sys.executable, "-c", program], check=True)
     if what == "dies":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "leaves a child":
+        subprocess.Popen([sys.executable, "-c", LEFT])
+        os._exit(6)
     if what == "leaves":
         os._exit(5)
     if what == "raises":

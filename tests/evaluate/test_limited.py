@@ -26,6 +26,7 @@ BAD = {
     "a child eats": "a trial may hold 0.6 GiB of memory; it was stopped with",
     "dies": "killed by signal 11",
     "leaves": "it left with code 5",
+    "leaves a child": "it left with code 6",
     "raises": "ValueError: no such width",
 }
 SPACE = Space({"what": Choice([*BAD, "works", "works too"])})
@@ -63,12 +64,27 @@ def test_what_breaks_a_limit_or_its_process_says_how_and_the_next_works(limited:
     assert ask(limited, "works")["loss"] == ask(limited, "works")["loss"]
 
 
+def test_children_of_a_child_that_has_left_are_ended(limited: Limited) -> None:
+    mark = f"left by a child of {os.getpid()}"
+
+    def left() -> list[psutil.Process]:
+        found = [each for each in psutil.process_iter(["cmdline"]) if mark in " ".join(each.info["cmdline"] or ())]
+        return [each for each in found if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+    with pytest.raises(EvaluationEnded, match="it left with code 6"):
+        ask(limited, "leaves a child")
+    until = time.monotonic() + 10
+    while left() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left()
+
+
 def test_a_study_with_limits_in_processes_ends_whole(tmp_path: Path) -> None:
     history = run(
         SPACE, grid_search(), Limited(evaluate, 0.1, 0.6), trials=len(SPACE.choices["what"].values),
         store=tmp_path / "s.journal", seed=0, objectives=["loss"], executor=LocalProcesses(2),
     )  # fmt: skip
-    assert len(history) == 8
+    assert len(history) == 9
     for trial in history:
         reason = BAD.get(str(trial.proposal.architecture["what"]))
         assert trial.status == ("complete" if reason is None else "failed")

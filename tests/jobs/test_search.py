@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,11 @@ def evaluate(proposal, rng):
     return {"loss": float(a + b), "latency_ms": float(b)}
 
 
+def longer(proposal, rng):
+    """Much better with more epochs."""
+    return {"loss": (1 + proposal.architecture["a"]) / proposal.fidelity.get("epochs", 9)}
+
+
 silent = None
 '''
 
@@ -53,6 +60,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     space = Space({"a": Choice(range(8)), "b": Choice(range(8))})
     (tmp_path / "space.json").write_text(json.dumps(space.to_json()))
     (tmp_path / "my_evaluator.py").write_text(EVALUATOR)
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    typo = {"choices": [{"name": "a", "values": [1, 2], "wen": {"name": "b", "values": [1]}}], "constraints": []}
+    (tmp_path / "typo.json").write_text(json.dumps(typo))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -155,6 +165,54 @@ def test_a_past_run_comes_first(table: Path, tmp_path: Path) -> None:
     assert first[0] <= 2.0 < first[1]
 
 
+def test_what_a_past_run_taught_outlives_it(table: Path, tmp_path: Path) -> None:
+    search(tmp_path / "past", Asked(benchmark=f"t:error={table}", strategy="random", trials=30))
+    asked = Asked(benchmark=f"t:error={table}", strategy="bayesian", trials=8, past=(str(tmp_path / "past"),), seed=5)
+    search(tmp_path / "whole", asked)
+    search(tmp_path / "half", replace(asked, trials=4))
+    shutil.rmtree(tmp_path / "past")
+    plan = json.loads((tmp_path / "half" / "plan.json").read_text())
+    plan["search"]["trials"] = 8
+    (tmp_path / "half" / "plan.json").write_text(json.dumps(plan))
+    assert call("resume", tmp_path / "half")[0] == 0
+    whole, half = (
+        [trial.proposal.architecture for trial in Store.read(tmp_path / name / "study.db").history()]
+        for name in ("whole", "half")
+    )
+    assert half[:5] == whole[:5]  # a smaller budget makes no other proposals so soon
+    assert len(half) == 8
+
+
+def test_with_cheap_trials_what_a_past_run_puts_first_is_tried_in_full(own: Path) -> None:
+    arguments = ["search", "--space", "space.json", "--evaluator", "my_evaluator:longer", "--objective", "loss"]
+    arguments += ["--allow-code", "-q"]
+    assert call(*arguments, "--strategy", "random", "--trials", 6, "--out", "past")[0] == 0
+    code, told = call(*arguments, "--strategy", "asha:levels=[1,3,9]", "--trials", 30, "--past", "past", "--out", "run")
+    assert code == 0, told
+    (best,) = json.loads((own / "run" / "front.json").read_text())["front"]
+    with closing(Store.read("run/study.db")) as store:
+        full = [trial.values["loss"] for trial in store.history() if trial.proposal.fidelity == {"epochs": 9}]
+    assert len(full) > 5 and best["values"]["loss"] == min(full) and best["fidelity"] == {"epochs": 9}
+
+
+def test_a_study_by_a_relative_url_is_found_from_any_folder(own: Path, table: Path) -> None:
+    assert (
+        call("search", "--benchmark", "t:error=t.csv", "--trials", 4, "--store", "sqlite:///s.db", "--out", "run")[0]
+        == 0
+    )
+    (own / "elsewhere").mkdir()
+    os.chdir(own / "elsewhere")
+    assert call("resume", own / "run")[0] == 0
+    assert not list((own / "elsewhere").iterdir()) and len(Store.read(own / "s.db").history()) == 4
+
+
+def test_a_refused_request_leaves_no_store(own: Path, table: Path) -> None:
+    (own / "run").mkdir()
+    (own / "run" / "mine.txt").write_text("kept")
+    code, told = call("search", "--benchmark", "t:error=t.csv", "--store", "new.db", "--out", "run")
+    assert code == 2 and "needs an empty folder" in told and not list(own.glob("new.db*"))
+
+
 def test_a_table_is_searched_in_processes_from_any_folder(own: Path, table: Path) -> None:
     arguments = ["--benchmark", "t:error=t.csv", "--strategy", "random", "--trials", 4, "--workers", 2]
     code, told = call("search", *arguments, "--out", "run")
@@ -189,6 +247,25 @@ BAD = {
         ["--space", "t.csv", "--evaluator", "my_evaluator:evaluate", "--objective", "x", "--allow-code"],
         "holds JSON",
     ),
+    "a target without a task": (["--benchmark", "t:error=t.csv", "--target", "latency<=5ms"], "Give --benchmark"),
+    "an objective twice": (["--benchmark", "t:error=t.csv", "--objective", "error", "--objective", "error"], "differ"),
+    "a study in memory": (["--benchmark", "t:error=t.csv", "--store", "sqlite://"], "outlives its process"),
+    "a port that is none": (
+        ["--benchmark", "t:error=t.csv", "--store", "postgresql://me:pw@h:abc/d"],
+        "postgresql://...",
+    ),
+    "a password in the query": (
+        ["--benchmark", "t:error=t.csv", "--store", "postgresql://localhost:1/d?password=hunter2"],
+        "at postgresql://localhost:1/d.",
+    ),
+    "an evaluator that leaves": (
+        ["--space", "space.json", "--evaluator", "leaving:f", "--objective", "x", "--allow-code"],
+        "SystemExit",
+    ),
+    "a key that is none": (
+        ["--space", "typo.json", "--evaluator", "my_evaluator:evaluate", "--objective", "x", "--allow-code"],
+        "found 'wen' at",
+    ),
     "no past": (["--benchmark", "t:error=t.csv", "--past", "nowhere"], "must exist to be read"),
 }
 
@@ -204,7 +281,8 @@ def test_what_cannot_be_searched_is_refused_on_one_line(own: Path, table: Path, 
     "strategy",
     ["genetic:population=abc", "genetic:population=2.5", "genetic:selection=3", "bayesian:start=abc", "grid:budget=3",
      "bayesian:features=3", "evolution:sample=abc", "swarm:particles=2.5", "annealing:start=0",
-     "genetic:objectives=[1]", "optuna:nosuch"],
+     "genetic:objectives=[1]", "optuna:nosuch", "front:groups=[[1]]", "swarm:competition=NaN",
+     "optuna:tpe,n_ei_candidates=0", "evolution:sample=1000000000000"],
 )  # fmt: skip
 def test_an_option_of_the_wrong_kind_is_refused_before_anything_is_there(own: Path, table: Path, strategy: str) -> None:
     code, told = call("search", "--benchmark", f"t:error={table}", "--strategy", strategy, "--out", "run")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,23 @@ def test_a_trial_that_nobody_runs_is_taken_over_by_its_own_process(tmp_path: Pat
     assert store.adopt_orphans(store.history()) == []
     store._mine.clear()  # the answer to the write was lost, so the process does not know of it
     assert [trial.number for trial in store.adopt_orphans(store.history())] == [number]
+
+
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [({"processes": "pid:[1]"}, False), ({"host": "far"}, False), ({"boot": "before"}, True), ({}, True)],
+)
+def test_whether_a_worker_is_dead_is_asked_where_its_processes_are_seen(
+    tmp_path: Path, other: dict[str, str], taken: bool
+) -> None:
+    store = Store.open(tmp_path / "s.db", SMALL, ["loss"], 0)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    store._me |= {"pid": gone.pid, **other}
+    number = store.begin(Proposal(Architecture({"a": 1})))
+    with closing(Store.open(tmp_path / "s.db", SMALL, ["loss"], 0)) as mine:
+        assert [trial.number for trial in mine.adopt_orphans(mine.history())] == ([number] if taken else [])
+    store.close()
 
 
 def test_a_trial_that_costs_a_third_process_has_failed(tmp_path: Path) -> None:
