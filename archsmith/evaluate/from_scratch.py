@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.space import Architecture, Value
 from archsmith.tasks.task import Part, Task
-from archsmith.train import Fitted
+from archsmith.train import Ends, Fitted
 from archsmith.train.recipe import Recipe, teach
 from archsmith.trial import Proposal
 
@@ -147,19 +148,27 @@ class FromScratch:
         plan = self.ground.plan(self.blueprint, proposal.architecture)
         made = replace(self, ground=self.ground.at(proposal.fidelity.get("resolution", 1.0)))
         seen = made.ground.plan(self.blueprint, proposal.architecture)
-        wrapped, _ = made.trained(seen, self._recipe(proposal.fidelity))
+        wrapped, _ = made.trained(seen, self.recipe_at(proposal.fidelity))
         return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
 
-    def trained(self, plan: Plan, recipe: Recipe) -> tuple[nn.Module, Fitted]:
-        """The wrapped network after training, and how that went."""
+    def trained(
+        self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None
+    ) -> tuple[nn.Module, Fitted]:
+        """The wrapped network after training, and how that went. With `ends` it is judged on validation `checks` times
+        in its schedule, and training may end before it does (`train.fit`)."""
         module = self.ground.module(plan, self.seed)
         wrapped = self.ground.task.wrap(module)
-        fitted = teach(wrapped, self.ground.task, recipe, self.seed, progress=self.progress)
+        task = self.ground.task
+        validate = partial(validation_loss, wrapped, task) if ends else None
+        fitted = teach(
+            wrapped, task, recipe, self.seed, validate=validate, checks=checks, ends=ends, progress=self.progress
+        )
         if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
 
-    def _recipe(self, fidelity: Mapping[str, float]) -> Recipe:
+    def recipe_at(self, fidelity: Mapping[str, float]) -> Recipe:
+        """The recipe with what a proposal asks for less of."""
         recipe = self.recipe
         if "share" in fidelity:
             recipe = replace(recipe, share=fidelity["share"])

@@ -23,6 +23,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.train.twins import Crew
 
 Rows = list[int]
+Ends = Callable[[Sequence[tuple[float, float]]], bool]
 OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
@@ -80,6 +81,7 @@ def fit(
     *,
     validate: Callable[[], float] | None = None,
     checks: int = 0,
+    ends: Ends | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
     twins: Sequence[tuple[nn.Module, Callable[[Rows], Tensor]]] = (),
@@ -90,6 +92,8 @@ def fit(
         passes: epoch -> the batches of one pass, each a list of rows.
         loss: rows -> mean loss, a scalar that depends on the module.
         validate: a value to minimise; with it and `checks` > 0 the module ends at its best check, not its last.
+        ends: asked after each check, with all so far as (share of the steps, value); where it says so, training ends
+            there, in the midst of its schedule. The module is then what the last step left, whatever its best check.
         checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
         twins: skeletons of the module, each with its own `loss`: they take a share of each batch, in threads.
             Not for modules that draw dropout or have norms over batches.
@@ -118,7 +122,10 @@ def fit(
                 value = validate()
                 learn(module, schedule.dropout)
                 state.validated.append((state.step, value))
-                if best is None or value <= best[0] or math.isnan(best[0]):
+                if ends is not None:
+                    if ends([(step / schedule.steps, each) for step, each in state.validated]):
+                        break
+                elif best is None or value <= best[0] or math.isnan(best[0]):
                     best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
             if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
                 state.save(module, checkpoint, best)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.pictures import reflected
 from archsmith.tasks.task import Task
-from archsmith.train.fit import Fitted, Schedule, fit
+from archsmith.train.fit import Ends, Fitted, Schedule, fit
 
 LOG = logging.getLogger("archsmith")
 NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
@@ -72,6 +72,7 @@ def teach(
     *,
     validate: Callable[[], float] | None = None,
     checks: int = 0,
+    ends: Ends | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
@@ -104,6 +105,7 @@ def teach(
                     plan,
                     validate=validate,
                     checks=checks,
+                    ends=ends,
                     checkpoint=checkpoint,
                     progress=progress,
                 )

@@ -49,9 +49,9 @@ def test_pictures(stripes: ImageClassification) -> None:
 
 def test_fewer_epochs_are_fewer_steps(stripes: ImageClassification) -> None:
     evaluate = FromScratch(Ground.of(stripes), known_space("chain"), RECIPE)
-    assert evaluate._recipe({"epochs": 2.0}).steps == 2 * round(stripes.size("train") / 32)
-    assert evaluate._recipe({"epochs": 2.0, "share": 0.5}).steps == round(stripes.size("train") / 32)
-    assert evaluate._recipe({}) == RECIPE
+    assert evaluate.recipe_at({"epochs": 2.0}).steps == 2 * round(stripes.size("train") / 32)
+    assert evaluate.recipe_at({"epochs": 2.0, "share": 0.5}).steps == round(stripes.size("train") / 32)
+    assert evaluate.recipe_at({}) == RECIPE
 
 
 def test_a_lower_resolution_is_seen_by_the_network_and_costs_are_of_the_whole(stripes: ImageClassification) -> None:

@@ -352,3 +352,25 @@ def test_a_module_that_needs_its_rows_as_they_are_is_trained(solid: bool) -> Non
         module, lambda epoch: [list(range(16))], lambda rows: module(pictures[rows]).square().mean(), Schedule(3)
     )
     assert fitted.steps == 3 and all(p.is_contiguous() for p in module.parameters())
+
+
+def test_a_training_that_is_told_to_ends_in_the_midst_of_its_schedule_as_its_last_step_left_it() -> None:
+    schedule, told, states = Schedule(40, learning_rate=3e-2), [], []
+    job = Regression()
+
+    def ends(checks: list[tuple[float, float]]) -> bool:
+        told.append(list(checks))
+        return len(checks) == 3
+
+    worse = iter([0.0, 1.0, 2.0])  # the first check is the best one
+    fitted = fit(job.module, job.passes, job.loss, schedule, validate=lambda: next(worse), checks=8, ends=ends)
+    assert fitted.steps == 15 and fitted.validated == ((5, 0.0), (10, 1.0), (15, 2.0))
+    assert told[-1] == [(0.125, 0.0), (0.25, 1.0), (0.375, 2.0)]
+
+    def keep(step: int) -> None:
+        if step == 15:
+            states.append(weights(whole.module))
+
+    whole = Regression()
+    fit(whole.module, whole.passes, whole.loss, schedule, progress=keep)
+    assert equal(weights(job.module), states[0])
