@@ -202,7 +202,10 @@ def search(
     metric: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
     target: Annotated[list[str] | None, Targets] = None,
     runtime: Runtime = "all",
-    evaluator: Annotated[str | None, typer.Option(help="package.module:name, with --allow-code.")] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(help="With --task: trained, curve or zero-cost. Else package.module:name, with --allow-code."),
+    ] = None,
     objective: Annotated[list[str] | None, typer.Option(help="A value to minimise. Repeat it.")] = None,
     strategy: Annotated[str, typer.Option(help="NAME, NAME:OPTION=VALUE,... or optuna:SAMPLER.")] = "portfolio",
     past: Annotated[list[str] | None, typer.Option(help="A run of the same space to learn from. Repeat it.")] = None,

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
+from archsmith.evaluate.untrained import Reference
 from archsmith.jobs import shipping, stages
 from archsmith.jobs.case import Case, runs
 from archsmith.jobs.ground import TASKS, Scratch, grounded
+from archsmith.jobs.judging import Judge
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import unmet
@@ -57,13 +59,16 @@ class Making:
 
     scratch: Scratch
     recipe: Recipe
+    judge: Judge = field(default_factory=Judge)
+    reference: Reference = ()
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
-        """Build, train and judge one network."""
+        """Build and judge one network."""
         ground, blueprint = grounded(self.scratch)
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
-        return {**FromScratch(ground, blueprint, self.recipe, self.scratch.seed)(proposal, rng), **timed}
+        maker = FromScratch(ground, blueprint, self.recipe, self.scratch.seed)
+        return {**self.judge.evaluator(maker, self.reference)(proposal, rng), **timed}
 
 
 def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
@@ -119,9 +124,11 @@ def pace(
     trials: int,
     minutes: float | None,
     shared: Callable[[], float] | None = None,
+    share: float = 1.0,
 ) -> None:
     """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. Where trials
-    share weights, the steps are those of the weights; `shared`: seconds that one takes."""
+    share weights, the steps are those of the weights; `shared`: seconds that one takes. `share`: of a trial's steps
+    that are gone."""
     ground, blueprint = grounded(scratch)
     recipe = recipe_of(ground)
     a_pass = max(1, ground.task.size("train") // recipe.batch)
@@ -140,7 +147,7 @@ def pace(
             took.append((time.perf_counter() - began) / PACING_STEPS)
         step = float(np.mean(took))
         searching = SEARCHING * minutes * 60
-        each = searching / step / trials if shared is None else searching / shared() / SHARED
+        each = searching / step / trials / share if shared is None else searching / shared() / SHARED
         return {
             "seconds_a_step": step,
             "trial_steps": max(10, round(each)),
@@ -236,7 +243,8 @@ def picture_of(scratch: Scratch | None, trials: Sequence[Trial]) -> str:
 
 
 def best_of(trials: Sequence[Trial]) -> Architecture:
-    """The architecture that lost least, of those that were tried in full."""
+    """The architecture that lost least, or ranked best without training, of those that were tried in full."""
     done = [trial for trial in whole(trials) if trial.status == "complete"]
-    best: Architecture = min(done, key=lambda trial: (trial.values["loss_points"], trial.number)).proposal.architecture
+    by = "loss_points" if all("loss_points" in trial.values for trial in done) else "rank_points"
+    best: Architecture = min(done, key=lambda trial: (trial.values[by], trial.number)).proposal.architecture
     return best

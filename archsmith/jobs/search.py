@@ -26,7 +26,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
-from archsmith.jobs import oneshot, past, scratch
+from archsmith.jobs import judging, oneshot, past, scratch
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
@@ -66,7 +66,8 @@ class Asked:
 
     Either `benchmark` (as `bench` takes it), or `space` (a JSON file) with `evaluator` ("package.module:name", which
     needs `allow_code`, and lies in `folder`) and its `objectives`, or `scratch`: a task, its data and a space of
-    networks. `past`: runs of the same space that are learnt from.
+    networks; `evaluator` is then the name of one of ours (judging.py). `past`: runs of the same space that are learnt
+    from.
     """
 
     strategy: str = "portfolio"
@@ -122,13 +123,14 @@ class Asked:
 
     def check(self) -> None:
         """Raise `BadInput` for a request that contradicts itself or names what there is not."""
-        given = sum(each is not None for each in (self.benchmark, self.evaluator, self.scratch))
-        if given != 1 or (self.space is None) != (self.evaluator is None):
+        own = None if self.scratch else self.evaluator
+        given = sum(each is not None for each in (self.benchmark, own, self.scratch))
+        if given != 1 or (self.space is None) != (own is None):
             law = "a search needs a benchmark, or a space with an evaluator or with a task and its data"
             raise BadInput(law, "", "", "give --benchmark, --space with --evaluator, or --space with --task and --data")
-        if self.evaluator and not self.allow_code:
-            raise BadInput("an evaluator is code and runs only when allowed", self.evaluator, "", "give --allow-code")
-        if self.evaluator and not self.objectives:
+        if own and not self.allow_code:
+            raise BadInput("an evaluator is code and runs only when allowed", own, "", "give --allow-code")
+        if own and not self.objectives:
             raise BadInput("a search needs at least one objective", "none", "", "name the evaluator's with --objective")
         if len(set(self.objectives)) < len(self.objectives):
             raise BadInput("objectives differ", ", ".join(self.objectives), "--objective", "name each once")
@@ -188,8 +190,10 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             scratch.remember_inputs(held, asked.scratch)
             method = oneshot.method_of(*parsed(asked.strategy))
             timed = partial(oneshot.seconds_a_step, asked.scratch, method) if method else None
-            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, timed)
-            evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0])
+            judge = judging.judge_of(asked.evaluator)
+            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, timed, judge.share)
+            against = judging.reference(held, asked.scratch, judge, progress)
+            evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0], judge, against)
             if method:
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
                 if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
@@ -274,19 +278,21 @@ def _prepared(asked: Asked, taught: past.Past) -> Prepared:
         warm = _warmed(asked.strategy, asked.trials, table.space, make, taught, whole_epochs, table.features)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
-    if oneshot.method_of(name, options):
+    one_shot = name if oneshot.method_of(name, options) else None
+    if one_shot:
         oneshot.check(name, asked.scratch)
         name, options = "evolution", {}
     if asked.scratch is not None:
-        space, objectives = grounded(asked.scratch)[1].space, asked.objectives or ("loss_points",)
+        judge = judging.check(asked.evaluator, asked.scratch, one_shot)
+        space, objectives = grounded(asked.scratch)[1].space, asked.objectives or (judge.objective,)
         timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
-        values = ("loss_points", "parameters", "macs", "weight_bytes", *(["latency_ms"] if timed else []))
+        values = (*judge.values, *(["latency_ms"] if timed else []))
         if unknown := [each for each in objectives if each not in values]:
             known = f"there are: {', '.join(values)}"
             raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
         make = partial(strategy, name, objectives, budget=asked.trials, **options)
         warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
-        return space, Making(asked.scratch, Recipe(steps=1)), objectives, warm
+        return space, Making(asked.scratch, Recipe(steps=1), judge), objectives, warm
     try:
         space = Space.from_json(read_json(Path(str(asked.space))))
     except BadInput as error:

@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from archsmith.cli import app
+from archsmith.evaluate.untrained import REFERENCES, share_beaten
 from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
@@ -111,6 +112,55 @@ def test_weights_are_trained_once_for_all_networks(stripes: Path, tmp_path: Path
     assert holdout is not None and holdout.best > 90
 
 
+JUDGES = {
+    "curve:share=0.5,checks=6,bound=40": {"loss_points", "loss_points_spread", "loss_points_seen", "trained_share"},
+    "zero-cost:naswot+synflow": {"rank_points", "minus_naswot", "minus_synflow"},
+}
+
+
+@pytest.mark.parametrize("evaluator", JUDGES)
+def test_networks_are_judged_by_an_evaluator_that_is_named(stripes: Path, tmp_path: Path, evaluator: str) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run", "--evaluator", evaluator))
+    assert code == 0, said
+    store = Store.read(tmp_path / "run" / "study.db")
+    trials = store.history()
+    store.close()
+    assert len(trials) == 3 and all(trial.status == "complete" for trial in trials)
+    assert all(set(trial.values) == JUDGES[evaluator] | {"parameters", "macs", "weight_bytes"} for trial in trials)
+    least = min(trials, key=lambda trial: trial.values[store.objectives[0]])
+    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
+    pace = json.loads((tmp_path / "run" / "stages" / "pace.json").read_text())["result"]
+    assert winner["architecture"] == dict(least.proposal.architecture) and winner["steps"] == pace["winner_steps"]
+    assert read_result(tmp_path / "run").holdout.best > 90
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    code, said = call("resume", tmp_path / "run")
+    assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
+
+
+def test_untrained_networks_are_judged_against_the_same_others_after_a_stop(stripes: Path, tmp_path: Path) -> None:
+    """One network scored by the command beats as much of the stored reference as it is said to."""
+    words = asked(stripes, tmp_path / "run", "--evaluator", "zero-cost:parameters", "--trials", 6, "--workers", 2)
+    command = [sys.executable, "-m", "archsmith", *(str(word) for word in words)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (tmp_path / "run" / "stages" / "reference.json").exists():
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    kept = (tmp_path / "run" / "stages" / "reference.json").read_bytes()
+    assert call("resume", tmp_path / "run")[0] == 0
+    assert (tmp_path / "run" / "stages" / "reference.json").read_bytes() == kept
+    reference = json.loads(kept)["result"]["parameters"]
+    assert len(reference) == REFERENCES and len(set(reference)) > 3
+    store = Store.read(tmp_path / "run" / "study.db")
+    trials = store.history()
+    store.close()
+    assert len(trials) == 6 and store.objectives == ("rank_points",)
+    for trial in trials:
+        wanted = 100 * (1 - share_beaten(trial.values["parameters"], reference))
+        assert trial.values["rank_points"] == pytest.approx(wanted)
+
+
 def test_texts_bring_their_own_words(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     good, bad, other = ["好看", "喜欢", "wonderful"], ["难看", "讨厌", "boring"], ["电影", "这部", "film", "了", "and"]
@@ -140,10 +190,19 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--data", ""), "found no data. Give --data"),
     (("--space", ""), "found no space. Give --space"),
     (("--objective", "latency_ms"), "there are: loss_points, parameters"),
+    (("--evaluator", "guessed"), "found 'guessed' at --evaluator. There are: trained, curve, zero-cost"),
+    (("--evaluator", "my_module:judge"), "found 'my_module' at --evaluator. There are: trained, curve, zero-cost"),
+    (("--evaluator", "curve:shares=1"), "found 'shares' at --evaluator. There are: share, checks, bound"),
+    (("--evaluator", "curve:share=half"), "share is a number"),
+    (("--evaluator", "curve:share=2"), "a curve is seen for a share of its steps"),
+    (("--evaluator", "trained:share=1"), "an option of trained is one that it has"),
+    (("--evaluator", "zero-cost:luck"), "found 'luck' at --evaluator. There are: fisher"),
+    (("--evaluator", "curve", "--strategy", "spos"), "spos judges networks on weights of its own"),
+    (("--evaluator", "zero-cost", "--objective", "loss_points"), "there are: rank_points, minus_naswot"),
 ]
 
 
-@pytest.mark.parametrize(("words", "says"), BAD, ids=[words[1] for words, _ in BAD])
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(words[1::2]) for words, _ in BAD])
 def test_what_cannot_be_searched_is_said_on_one_line(
     stripes: Path, tmp_path: Path, words: tuple[str, ...], says: str
 ) -> None:
