@@ -216,6 +216,7 @@ def search(
     trial_gigabytes: Annotated[float | None, typer.Option(help="Memory of one trial, GiB.")] = None,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Default: 1; on Ray, its CPUs.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="That train the winner together, with --task.")] = 1,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
     store: Annotated[str | None, typer.Option(help="A file or a database URL. Default: RUN/study.db.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow. Repeat it.")] = None,
@@ -247,6 +248,7 @@ def search(
                 targets=tuple(target or ()),
                 runtime=runtime,
                 seed=seed,
+                processes=processes,
             )
 
         asked = Asked(

@@ -18,6 +18,7 @@ from archsmith.evaluate.trained import validation_loss
 from archsmith.space import Architecture, Value
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Ends, Fitted
+from archsmith.train.parallel import Share
 from archsmith.train.recipe import Recipe, teach
 from archsmith.trial import Proposal
 
@@ -152,17 +153,18 @@ class FromScratch:
         return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
 
     def trained(
-        self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None
+        self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None, share: Share | None = None
     ) -> tuple[nn.Module, Fitted]:
         """The wrapped network after training, and how that went. With `ends` it is judged on validation `checks` times
-        in its schedule, and training may end before it does (`train.fit`)."""
+        in its schedule, and training may end before it does (`train.fit`). `share`: of several processes, which one."""
         module = self.ground.module(plan, self.seed)
         wrapped = self.ground.task.wrap(module)
         task = self.ground.task
         validate = partial(validation_loss, wrapped, task) if ends else None
         fitted = teach(
-            wrapped, task, recipe, self.seed, validate=validate, checks=checks, ends=ends, progress=self.progress
-        )
+            wrapped, task, recipe, self.seed,
+            validate=validate, checks=checks, ends=ends, progress=self.progress, share=share,
+        )  # fmt: skip
         if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted

@@ -44,6 +44,7 @@ class Scratch:
     targets: tuple[str, ...] = ()
     runtime: str = "all"
     seed: int = 0
+    processes: int = 1  # that train the winner
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scratch:

@@ -39,6 +39,7 @@ from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture
 from archsmith.study import RunDirectory
 from archsmith.tasks import ImageClassification, Task
+from archsmith.train.parallel import Share, together
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
 
@@ -182,8 +183,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     """
     ground, blueprint = grounded(scratch)
     chosen = run.stage(CHOSEN, lambda folder: winner.to_json())
-    plan = ground.plan(blueprint, Architecture.from_json(chosen))
-    module = ground.module(plan, scratch.seed)
+    module = ground.module(ground.plan(blueprint, Architecture.from_json(chosen)), scratch.seed)
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[1]
@@ -191,10 +191,12 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
         def step(done: int) -> None:
             progress.step("winner", done, recipe.steps)
 
-        maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=step)
-        trained, fitted = maker.trained(plan, recipe)
-        torch.save(trained.state_dict(), folder / "weights.pt")
-        return {"steps": fitted.steps, "loss": fitted.loss, "architecture": chosen}
+        given = (scratch, recipe, chosen, str(folder))
+        if scratch.processes > 1:
+            together(train_winner, given, scratch.processes, tell=step)
+        else:
+            train_winner(None, step, *given)
+        return {**read_json(folder / "fitted.json"), "architecture": chosen}
 
     run.stage("winner", train)
     task = TASKS[scratch.task](scratch)  # its holdout is sealed
@@ -212,6 +214,19 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result
+
+
+def train_winner(
+    share: Share | None, tell: Callable[[int], None], scratch: Scratch, recipe: Recipe, chosen: JSON, folder: str
+) -> None:
+    """Train the winner, or in one of several processes the same one; the first writes its weights and how it went."""
+    ground, blueprint = grounded(scratch)
+    maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
+    trained, fitted = maker.trained(ground.plan(blueprint, Architecture.from_json(chosen)), recipe, share=share)
+    if share is None or share.rank == 0:
+        torch.save(trained.state_dict(), Path(folder) / "weights.pt")
+        said = {"steps": fitted.steps, "loss": fitted.loss}
+        write_text(Path(folder) / "fitted.json", json.dumps(said))
 
 
 def describe(task: Task, folder: Path) -> None:

@@ -21,6 +21,7 @@ from archsmith.errors import ArchsmithError
 from archsmith.tasks.pictures import reflected
 from archsmith.tasks.task import Task
 from archsmith.train.fit import Ends, Fitted, Schedule, fit
+from archsmith.train.parallel import Share, agreed, spread
 
 LOG = logging.getLogger("archsmith")
 NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
@@ -75,10 +76,12 @@ def teach(
     ends: Ends | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    share: Share | None = None,
 ) -> Fitted:
     """Train a wrapped module on the task's train labels, in place.
 
-    Where a batch does not fit into memory, it is halved, and the steps are doubled; so the result's steps tell.
+    Where a batch does not fit into memory, it is halved, and the steps are doubled; so the result's steps tell. With a
+    `share` this is one of several processes that train the same module (parallel.py); nothing is halved then.
 
     Raises:
         ArchsmithError: the loss is not finite many times in a row, or one row does not fit.
@@ -94,14 +97,14 @@ def teach(
             return filled(task.batches("train", size, rng), kept, size)
 
         # As many rows in smaller batches, each a smaller step.
-        smaller, plan = recipe.batch // batch, recipe.schedule(seed)
+        smaller, plan = recipe.batch // batch, recipe.schedule(seed + (share.rank << 32 if share else 0))
         plan = replace(plan, steps=plan.steps * smaller, learning_rate=plan.learning_rate / smaller**0.5)
         try:
             with felt.listening(bool(recipe.activation_l1 or recipe.activation_l2)):
                 return fit(
                     wrapped,
                     passes,
-                    losing(wrapped, task, recipe, seed, felt),
+                    losing(wrapped, task, recipe, seed, felt, share),
                     plan,
                     validate=validate,
                     checks=checks,
@@ -112,6 +115,9 @@ def teach(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and NO_MEMORY not in str(error):
                 raise
+            if share is not None:  # the others wait for this step
+                law = "a process's share of a batch must fit into memory; it does not. Take fewer processes, or one."
+                raise ArchsmithError(law) from error
             if batch == 1:
                 raise ArchsmithError("one row must fit into memory; it does not. Search smaller networks.") from error
         batch //= 2
@@ -140,9 +146,12 @@ def filled(batches: Iterable[list[int]], kept: AbstractSet[int] | None, size: in
 
 
 def losing(
-    wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt | None = None
+    wrapped: nn.Module, task: Task, recipe: Recipe, seed: int, felt: _Felt | None = None, share: Share | None = None
 ) -> Callable[[list[int]], Tensor]:
-    """rows -> the loss of the recipe, on varied rows; without what it asks of activations where nobody `felt` them."""
+    """rows -> the loss of the recipe, on varied rows; without what it asks of activations where nobody `felt` them.
+    Each process that has a `share` varies the whole batch, as one process would, and goes on with its rows of it."""
+    charged = _Charged(wrapped, recipe.l1)
+    called = charged if share is None else spread(charged)
 
     def loss(rows: list[int]) -> Tensor:
         rng = np.random.default_rng([seed, 2, len(rows), *rows[:8]])
@@ -152,20 +161,39 @@ def losing(
         for name in pictures:
             inputs[name] = varied(inputs[name], recipe, rng)
         mixed = recipe.mixup > 0 and all(value.is_floating_point() for value in inputs.values())
-        share, order = 1.0, np.arange(len(rows))
+        own, order = 1.0, np.arange(len(rows))
         if mixed:
-            share, order = float(rng.beta(recipe.mixup, recipe.mixup)), rng.permutation(len(rows))
-            inputs = {name: share * value + (1 - share) * value[order] for name, value in inputs.items()}
-        outputs = wrapped(**inputs)
-        total = share * _task_loss(task, outputs, targets, recipe.smoothing)
+            own, order = float(rng.beta(recipe.mixup, recipe.mixup)), rng.permutation(len(rows))
+            inputs = {name: own * value + (1 - own) * value[order] for name, value in inputs.items()}
+        mine, weight = (slice(None), 1.0) if share is None else share.of(len(rows))
+        outputs, charge = called(**{name: value[mine] for name, value in inputs.items()})
+        total = own * _task_loss(task, outputs, targets[mine], recipe.smoothing)
         if mixed:
-            total = total + (1 - share) * _task_loss(task, outputs, targets[order], recipe.smoothing)
+            total = total + (1 - own) * _task_loss(task, outputs, targets[order][mine], recipe.smoothing)
         if recipe.l1:
-            weights = [p for p in wrapped.parameters() if p.dim() > 1]
-            total = total + recipe.l1 * sum(p.abs().sum() for p in weights) / max(1, sum(p.numel() for p in weights))
-        return total if felt is None else total + felt.penalty(recipe.activation_l1, recipe.activation_l2)
+            total = total + charge
+        if felt is not None:
+            total = total + felt.penalty(recipe.activation_l1, recipe.activation_l2)
+        return total if share is None or not torch.is_grad_enabled() else agreed(total * weight)
 
     return loss
+
+
+class _Charged(nn.Module):
+    """A network that gives what its weights cost beside its outputs: what gradients are averaged of is one call."""
+
+    def __init__(self, wrapped: nn.Module, l1: float) -> None:
+        super().__init__()
+        self.wrapped, self.l1 = wrapped, l1
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ...) each -> (B, outputs), ()."""
+        outputs: Tensor = self.wrapped(**inputs)
+        if not self.l1:
+            return outputs, torch.zeros(())
+        weights = [p for p in self.wrapped.parameters() if p.dim() > 1]
+        cost = self.l1 * torch.stack([p.abs().sum() for p in weights]).sum()
+        return outputs, cost / max(1, sum(p.numel() for p in weights))
 
 
 def _task_loss(task: Task, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:

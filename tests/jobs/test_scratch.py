@@ -19,6 +19,7 @@ from archsmith.evaluate.untrained import REFERENCES, share_beaten
 from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
+from archsmith.train.parallel import together
 
 MIXED = {
     "choices": {"op": ["conv", "separable", "skip"]},
@@ -137,6 +138,7 @@ def test_networks_are_judged_by_an_evaluator_that_is_named(stripes: Path, tmp_pa
     assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
 
 
+@pytest.mark.slow
 def test_untrained_networks_are_judged_against_the_same_others_after_a_stop(stripes: Path, tmp_path: Path) -> None:
     """One network scored by the command beats as much of the stored reference as it is said to."""
     words = asked(stripes, tmp_path / "run", "--evaluator", "zero-cost:parameters", "--trials", 6, "--workers", 2)
@@ -159,6 +161,32 @@ def test_untrained_networks_are_judged_against_the_same_others_after_a_stop(stri
     for trial in trials:
         wanted = 100 * (1 - share_beaten(trial.values["parameters"], reference))
         assert trial.values["rank_points"] == pytest.approx(wanted)
+
+
+@pytest.mark.slow
+def test_the_winner_is_trained_by_as_many_processes_as_asked_for_after_a_stop_too(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_of: list[int] = []
+
+    def noted(work: object, given: object, processes: int, **more: object) -> None:
+        asked_of.append(processes)
+        together(work, given, processes, **more)
+
+    monkeypatch.setattr("archsmith.jobs.scratch.together", noted)
+    words = asked(stripes, tmp_path / "run", "--evaluator", "zero-cost:naswot", "--trials", 1, "--processes", 2)
+    code, said = call(*words)
+    assert code == 0, said
+    holdout = read_result(tmp_path / "run").holdout
+    assert asked_of == [2] and holdout is not None and holdout.best > 90
+    weights = (tmp_path / "run" / "winner" / "weights.pt").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "winner")
+    (tmp_path / "run" / "stages" / "winner.json").unlink()
+    code, said = call("resume", tmp_path / "run")
+    assert code == 0, said
+    assert asked_of == [2, 2] and (tmp_path / "run" / "winner" / "weights.pt").read_bytes() == weights
+    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
+    assert winner["steps"] > 10 and winner["loss"] < 0.5
 
 
 def test_texts_bring_their_own_words(tmp_path: Path) -> None:
