@@ -19,7 +19,7 @@ from archsmith.train import Schedule, fit
 from archsmith.train.parallel import Share, agreed, spread, together
 from archsmith.train.recipe import Recipe, teach
 
-RECIPE = Recipe(steps=12, batch=24, smoothing=0.1, shift=1, flip=True, mixup=0.3, l1=0.1, activation_l2=0.01)
+RECIPE = Recipe(steps=12, batch=17, smoothing=0.1, shift=1, flip=True, mixup=0.3, l1=0.1, activation_l2=0.01)
 
 
 class Small(nn.Module):
@@ -90,7 +90,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     file = str(tmp_path / "data.npz")
     np.savez(file, image=rng.integers(0, 256, (68, 8, 8, 3)).astype(np.uint8), label=rng.integers(0, 2, 68))
-    assert task_of(file).size("train") % RECIPE.batch not in (0, 1)
+    assert task_of(file).size("train") % RECIPE.batch == 3  # too few for two processes; 17 are halved unevenly
     steps: list[int] = []
     taught(None, None, file, str(tmp_path))
     together(taught, (file, str(tmp_path)), 2, tell=steps.append)
