@@ -275,6 +275,17 @@ def _takes(kind: str) -> inspect.Signature:
     return inspect.signature(KINDS[kind])
 
 
+def arguments(kind: str, options: Mapping[str, Any], signal: Signal) -> dict[str, Any]:
+    """All options of a module, with those that were not told.
+
+    >>> arguments("squeeze_excite", {}, Signal((8, 4, 4)))
+    {'hidden': 'in*0.25'}
+    """
+    bound = _takes(kind).bind(signal, **options)
+    bound.apply_defaults()
+    return dict(list(bound.arguments.items())[1:])
+
+
 def made(kind: str, options: Mapping[str, Any], signal: Signal) -> nn.Module:
     """The module. Raises `ValueError` or `TypeError` for options that it does not take or an input that is none of its.
 

@@ -54,6 +54,7 @@ class Declared:
         self._declared = {name: Choice(values) for name, values in choices.items()}
         self._found: dict[str, Choice] = {}
         self.needs: set[str] = set()  # what the task gives
+        self.uses: dict[str, set[str]] = {}  # choice -> "pick", "repeat", or the options of modules that it sets
         self._enter(network, "", None)
         used = {name.rpartition(".")[2] for name in self._found}
         idle = [name for name in choices if name not in used]
@@ -101,15 +102,15 @@ class Declared:
         found = Architecture(values)
         return found if found in self.space else self.space.decode(self.space.encode(values))
 
-    def _enter(self, spec: JSON, scope: str, when: Condition | None) -> None:
-        """Note the choices of a part, each active under the innermost choice that it hangs on."""
+    def _enter(self, spec: JSON, scope: str, when: Condition | None, use: str = "") -> None:
+        """Note the choices of a part, each active under the innermost choice that it hangs on, and what each is for."""
         if isinstance(spec, str):
-            self._reference(spec, scope, when)
+            self._reference(spec, scope, when, use)
         elif isinstance(spec, Mapping) and "pick" in spec:
             _plain(spec["pick"], "pick", scope)
             if not isinstance(spec.get("of"), Mapping):
                 raise BadInput('a pick has a part for each value under "of"', repr(spec.get("of"))[:60], scope)
-            name = self._reference(spec["pick"], scope, when)
+            name = self._reference(spec["pick"], scope, when, "pick")
             values = self._found[name].values if name else ()
             options = {_key(key): part for key, part in spec["of"].items()}
             if not name or set(options) != {_key(value) for value in values}:
@@ -118,7 +119,7 @@ class Declared:
             for value in values:
                 self._enter(options[_key(value)], scope, Condition(name, [value]))
         elif isinstance(spec, Mapping) and "repeat" in spec:
-            name = self._reference(_plain(spec["repeat"], "repeat", scope), scope, when)
+            name = self._reference(_plain(spec["repeat"], "repeat", scope), scope, when, "repeat")
             counts = [_count(value, scope) for value in (self._found[name].values if name else [spec["repeat"]])]
             if "of" not in spec:
                 raise BadInput('a repeat has what is repeated under "of"', "none", scope)
@@ -130,12 +131,12 @@ class Declared:
             inside = f"{scope}{spec['scope']}." if "scope" in spec else scope
             for key, part in spec.items():
                 if key != "scope":
-                    self._enter(part, inside, when)
+                    self._enter(part, inside, when, key)
         elif isinstance(spec, Sequence):
             for part in spec:
-                self._enter(part, scope, when)
+                self._enter(part, scope, when, use)
 
-    def _reference(self, text: JSON, scope: str, when: Condition | None) -> str:
+    def _reference(self, text: JSON, scope: str, when: Condition | None, use: str) -> str:
         """The full name of the choice that a text speaks of; empty where it speaks of none."""
         match = REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
@@ -148,6 +149,7 @@ class Declared:
         former = self._found.get(name)
         first = when if former is None else self._wider(former.when, when)
         self._found[name] = Choice(self._declared[short].values, first)
+        self.uses.setdefault(name, set()).add(use)
         return name
 
     def _wider(self, one: Condition | None, other: Condition | None) -> Condition | None:

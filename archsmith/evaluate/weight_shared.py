@@ -26,7 +26,7 @@ from archsmith.compress.norms import recalibrate
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
-from archsmith.space import Architecture
+from archsmith.space import JSON, Architecture
 from archsmith.space.choice import digest
 from archsmith.train import Fitted, fit
 from archsmith.train.recipe import Recipe, filled, losing
@@ -45,8 +45,11 @@ class Shared(nn.Module):
         self.bank = nn.ModuleDict()
         self.trained: dict[str, dict[str, Tensor]] = {}
         rng = np.random.default_rng([seed, 11])
-        for _ in range(COVERED):
-            plan = self.drawn(rng)[1]
+        self.cover([self.drawn(rng)[1] for _ in range(COVERED)])
+
+    def cover(self, plans: Sequence[Plan]) -> None:
+        """Make the modules of these networks, before training begins."""
+        for plan in plans:
             for piece in pieces(plan):
                 self.module_of(piece)
 
@@ -56,13 +59,21 @@ class Shared(nn.Module):
 
     def module_of(self, piece: Piece) -> nn.Module:
         """The shared module of one place."""
-        key = digest([piece.path, piece.kind, piece.options, list(piece.gets.shape)])
+        return self.kept([piece.path, piece.kind, piece.options, list(piece.gets.shape)], lambda: new(piece))
+
+    def kept(self, name: JSON, make: Callable[[], nn.Module]) -> nn.Module:
+        """The module of this name; made, its weights drawn from the seed and the name, when first asked for."""
+        key = digest(name)
         if key not in self.bank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
-                self.bank[key] = new(piece)
+                self.bank[key] = make()
             self.bank[key].load_state_dict(self.trained.get(key, self.bank[key].state_dict()))
         return self.bank[key]
+
+    def modules_of(self, plan: Plan) -> Callable[[Piece], nn.Module]:
+        """The module of each place of a plan."""
+        return self.module_of
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Weights that were trained, from a `state_dict`; those of modules that are not there yet wait for them."""
@@ -74,7 +85,7 @@ class Shared(nn.Module):
 
     def network(self, plan: Plan) -> nn.Module:
         """The wrapped network of a plan, on the shared weights."""
-        inner = network(plan, module_of=self.module_of)
+        inner = network(plan, module_of=self.modules_of(plan))
         return self.ground.task.wrap(self.ground.reading(inner))
 
 

@@ -22,9 +22,12 @@ from archsmith.build import SPACES, Blueprint
 from archsmith.errors import BadInput
 from archsmith.evaluate.controlled import train_controlled
 from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
+from archsmith.evaluate.elastic import Elastic
+from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import check_costs, recipe_of, recipes, within_latency
+from archsmith.model.pretrained import read_json
 from archsmith.report.terminal import Progress
 from archsmith.search.policy import Policy, step
 from archsmith.space import JSON, Architecture, Space
@@ -33,9 +36,14 @@ from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial
 
-SHARED_OF = Callable[[float], Shared]  # share of a network's depth -> weights of networks so deep
 TRIED = 3  # steps that a method is timed over
 DRAWS = 50  # for one architecture that is new
+
+
+class SharedOf(Protocol):
+    """New weights of networks of a share of their depth, of the kind that is told."""
+
+    def __call__(self, depth: float, kind: type[Shared] = Shared, /) -> Shared: ...
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,17 @@ class Learnt:
 class Method(Protocol):
     """How shared weights are trained; any further argument is an option of the strategy."""
 
-    def __call__(self, shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt: ...
+    def __call__(self, shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt: ...
 
 
-def single_paths(
-    shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None, paths: int = 1
-) -> Learnt:
+def single_paths(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None, paths: int = 1) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
     shared = shared_of(1.0)
     return Learnt(shared, train_shared(shared, recipe, paths=paths, progress=progress), iter(()))
 
 
 def darts(
-    shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None, second_order: bool = False
+    shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None, second_order: bool = False
 ) -> Learnt:
     """DARTS."""
     mixture = Mixture(shared := shared_of(1.0))
@@ -72,25 +78,38 @@ def darts(
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def gdas(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def gdas(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
     """GDAS."""
     mixture = Mixture(shared := shared_of(1.0))
     mixed = train_mixture(mixture, recipe, method="gdas", progress=progress)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def p_darts(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def p_darts(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
     """P-DARTS."""
     mixture, mixed = train_progressively(shared_of, recipe, progress=progress)
     return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def enas(shared_of: SHARED_OF, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def enas(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
     """ENAS."""
     shared = shared_of(1.0)
     writer = Writing(shared.blueprint.space, recipe.steps)
     fitted, draws = train_controlled(shared, writer, recipe, progress=progress)
     return Learnt(shared, fitted, draws)
+
+
+def ofa(
+    shared_of: SharedOf,
+    recipe: Recipe,
+    progress: Callable[[int], None] | None,
+    paths: int = 4,
+    distil: float = 0.5,
+) -> Learnt:
+    """Progressive shrinking of elastic weights."""
+    shared = shared_of(1.0, Elastic)
+    assert isinstance(shared, Elastic)
+    return Learnt(shared, train_shrinking(shared, recipe, paths=paths, distil=distil, progress=progress), iter(()))
 
 
 class Writing:
@@ -116,6 +135,7 @@ METHODS: Mapping[str, Method] = {
     "gdas": gdas,
     "p-darts": p_darts,
     "enas": enas,
+    "ofa": ofa,
 }
 MIXING = ("darts", "gdas", "p-darts")
 
@@ -178,10 +198,10 @@ class Sharing:
 @cache
 def _judge(scratch: Scratch, run: str) -> WeightShared:
     """Read once a process."""
-    ground, blueprint = grounded(scratch)
-    shared = Shared(ground, blueprint, scratch.seed)
+    elastic = read_json(Path(run) / "stages" / "shared.json")["result"].get("elastic")
+    shared = shared_weights(scratch, 1.0, Elastic if elastic else Shared)
     shared.restore(torch.load(Path(run) / "shared" / "weights.pt", weights_only=True))
-    return WeightShared(shared, calibration_of(ground, recipe_of(ground).batch))
+    return WeightShared(shared, calibration_of(shared.ground, recipe_of(shared.ground).batch))
 
 
 def seconds_a_step(scratch: Scratch, method: Method) -> float:
@@ -195,10 +215,10 @@ def seconds_a_step(scratch: Scratch, method: Method) -> float:
     return max(1e-4, (took[1] - took[0]) / (2 * TRIED))  # what comes once takes no part in a step
 
 
-def shared_weights(scratch: Scratch, depth: float) -> Shared:
+def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) -> Shared:
     """New weights of the networks of a space, of so much of their depth where the space is one that has a depth."""
     ground, blueprint = grounded(scratch)
-    return Shared(ground, shallower(scratch.space, blueprint, depth), scratch.seed)
+    return kind(ground, shallower(scratch.space, blueprint, depth), scratch.seed)
 
 
 def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
@@ -219,6 +239,7 @@ def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, prog
         torch.save(learnt.shared.state_dict(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted
-        return {"steps": fitted.steps, "loss": fitted.loss, "strengths ended at": learnt.ended, "first": first}
+        how = {"strengths ended at": learnt.ended, "elastic": isinstance(learnt.shared, Elastic)}
+        return {"steps": fitted.steps, "loss": fitted.loss, **how, "first": first}
 
     return [Architecture.from_json(each) for each in run.stage("shared", train)["first"]]

@@ -92,14 +92,14 @@ def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path:
     assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
 
 
-ONE_SHOT = ("spos", "enas", "darts")
+ONE_SHOT = ("spos", "enas", "darts", "ofa")
 MORE = ("sandwich", "darts:second_order=true", "gdas", "p-darts")  # evaluators have tests of their own for each
 
 
 @pytest.mark.parametrize("strategy", [*ONE_SHOT, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)])
 def test_weights_are_trained_once_for_all_networks(stripes: Path, tmp_path: Path, strategy: str) -> None:
     more = ["--strategy", strategy, "--trials", 6]
-    if strategy not in ("spos", "sandwich", "enas"):  # these mix operators, and no widths
+    if strategy not in ("spos", "sandwich", "enas", "ofa"):  # these mix operators, and no widths
         (tmp_path / "mixed.json").write_text(json.dumps(MIXED))
         more += ["--space", tmp_path / "mixed.json"]
     code, said = call(*asked(stripes, tmp_path / "run", *more))

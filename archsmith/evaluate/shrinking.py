@@ -1,0 +1,182 @@
+"""Progressive shrinking (Cai et al. 2020, "Once-for-all"): elastic weights of the largest network first, then of ever
+smaller ones, so that small networks begin where large ones have arrived.
+
+The largest network learns alone; then choices open, one kind after another: kernels and operators, depth, widths. Each
+step then follows the sandwich rule (Yu et al. 2020, "BigNAS"): the largest network learns from labels, the smallest of
+what is open and some random ones learn from it as well ("in-place distillation").
+
+What is large is told by multiply-accumulates; of what kind a choice is, by what the space uses it for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archsmith.build import Blueprint
+from archsmith.build.plan import Part as Plan
+from archsmith.errors import BadInput
+from archsmith.evaluate.elastic import Elastic
+from archsmith.evaluate.from_scratch import DRAWN, Ground
+from archsmith.evaluate.paper import paper_costs
+from archsmith.space import Architecture, Space, Value
+from archsmith.train import Fitted, fit
+from archsmith.train.recipe import Recipe, losing
+
+ALONE = 0.3  # of the steps, the largest network learns alone (180 of 605 epochs)
+EARLIER = 1 / 6  # of a kind's steps, before the last of its values is open (25 of 150 epochs)
+DEPTH, WIDTHS = frozenset({"repeat"}), frozenset({"out", "heads", "head", "hidden"})
+Values = Mapping[str, tuple[Value, ...]]  # choice -> what it may be, the largest first
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From when on, as a share of all steps, choices may have which values."""
+
+    start: float
+    open: Values
+
+
+def ranked(ground: Ground, blueprint: Blueprint) -> dict[str, tuple[Value, ...]]:
+    """The values of each choice from the one whose network takes most multiply-accumulates to the one that takes least,
+    all else at its largest; of equal ones the later is the larger where they are numbers. Those that cannot run at the
+    largest come last."""
+    space = blueprint.space
+    values = {name: choice.values[-1 if choice.ordinal else 0] for name, choice in space.choices.items()}
+    order: dict[str, tuple[Value, ...]] = {}
+    for _ in range(2):  # what is large may hang on what is decided later
+        for name in space.order:
+            choice, around = space.choices[name], _active(space, values, name)
+            listed = choice.values[::-1] if choice.ordinal else choice.values
+            cost = [_macs(ground, blueprint, {**around, name: value}) for value in listed]
+            order[name] = tuple(listed[i] for i in sorted(range(len(listed)), key=lambda i: -cost[i]))
+            values[name] = order[name][0]
+    return order
+
+
+def _active(space: Space, values: Mapping[str, Value], name: str) -> dict[str, Value]:
+    """The values, of which those that a choice hangs on are such that it is active."""
+    found, when = dict(values), space.choices[name].when
+    while when is not None:
+        if not when.holds(found[when.name]):
+            found[when.name] = when.values[-1]
+        when = space.choices[when.name].when
+    return found
+
+
+def _macs(ground: Ground, blueprint: Blueprint, values: Mapping[str, Value]) -> float:
+    try:
+        return paper_costs(ground.plan(blueprint, nearest(blueprint.space, values), prune=False))["macs"]
+    except BadInput:
+        return -1.0
+
+
+def nearest(space: Space, values: Mapping[str, Value]) -> Architecture:
+    """The point that has these values of all choices, as far as its constraints allow, without inactive ones."""
+    return space.decode(space.encode(values))
+
+
+def phases(uses: Mapping[str, set[str]], order: Values) -> list[Phase]:
+    """When which values open. Of depth and widths the larger values open first. Where it is not known what choices are
+    used for (`uses` lacks them), all are of one kind and open so.
+
+    >>> order = {"k": (5, 3), "d": (3, 2, 1)}
+    >>> for phase in phases({"k": {"kernel"}, "d": {"repeat"}}, order): print(round(phase.start, 2), phase.open)
+    0.0 {'k': (5,), 'd': (3,)}
+    0.3 {'k': (5, 3), 'd': (3,)}
+    0.65 {'k': (5, 3), 'd': (3, 2)}
+    0.71 {'k': (5, 3), 'd': (3, 2, 1)}
+    """
+    kinds: list[list[str]] = [[], [], []]
+    for name in order:
+        use = uses.get(name, DEPTH)
+        kinds[2 if use & WIDTHS else 1 if use & DEPTH else 0].append(name)
+    kinds = [names for names in kinds if any(len(order[name]) > 1 for name in names)]
+    opened = {name: values[:1] for name, values in order.items()}
+    found = [Phase(0.0, dict(opened))]
+    for number, names in enumerate(kinds):
+        start, share = ALONE + (1 - ALONE) * number / len(kinds), (1 - ALONE) / len(kinds)
+        most = max(len(order[name]) for name in names)
+        counts = range(2, most + 1) if uses.get(names[0], DEPTH) & (WIDTHS | DEPTH) else [most]
+        for i, count in enumerate(counts):
+            opened |= {name: order[name][:count] for name in names}
+            found.append(Phase(start + share * EARLIER * i / max(1, len(counts) - 1), dict(opened)))
+    return found
+
+
+def train_shrinking(
+    shared: Elastic,
+    recipe: Recipe,
+    *,
+    paths: int = 4,
+    distil: float = 0.5,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train elastic weights in place by progressive shrinking, over one schedule.
+
+    `paths`: networks a step after the first phase, the largest and the smallest among them. `distil`: of the loss of
+    all but the largest, how much is the divergence from its answers; the rest comes from labels. Raises `BadInput` for
+    fewer than two paths, or a share that is none.
+    """
+    if not (0 <= distil <= 1 and paths >= 2):
+        law = "progressive shrinking has two networks a step or more, and a share of distillation from 0 to 1"
+        raise BadInput(law, f"paths={paths}, distil={distil}", "--strategy")
+    task, seed = shared.ground.task, shared.seed
+    order = ranked(shared.ground, shared.blueprint)
+    stages = phases(getattr(shared.blueprint, "uses", {}), order)
+    for stage in stages:  # what none of the covered networks had is made before the optimiser sees what there is
+        for plan in sandwich(shared, stage.open, 2, np.random.default_rng([seed, 27])):
+            shared.network(plan)
+    done = 0
+
+    def loss(rows: list[int]) -> Tensor:
+        nonlocal done
+        rng = np.random.default_rng([seed, 26, done])
+        stage = stages[-1]
+        if torch.is_grad_enabled():  # otherwise the loss is only tried out
+            stage = [each for each in stages if each.start <= done / recipe.steps][-1]
+            done += 1
+        outputs: list[Tensor] = []
+        total: list[Tensor] = []
+        for plan in sandwich(shared, stage.open, 1 if stage is stages[0] else paths, rng):
+            wrapped = shared.network(plan)
+            wrapped.register_forward_hook(lambda *given: outputs.append(given[-1]))
+            own = losing(wrapped, task, recipe, seed)(rows)  # each sees the same varied rows
+            if total and distil:
+                own = (1 - distil) * own + distil * task.divergence(outputs[-1], outputs[0].detach())
+            total.append(own)
+        return torch.stack(total).mean()
+
+    def passes(epoch: int) -> Any:
+        return task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
+
+    return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+
+
+def sandwich(shared: Elastic, open_: Values, paths: int, rng: np.random.Generator) -> list[Plan]:
+    """The plans of the largest, the smallest and random networks of what is open; random ones where one cannot run."""
+    ground, blueprint = shared.ground, shared.blueprint
+
+    def drawn() -> Plan:
+        for _ in range(DRAWN):
+            values = {name: values[int(rng.integers(len(values)))] for name, values in open_.items()}
+            try:
+                return ground.plan(blueprint, nearest(blueprint.space, values), prune=False)
+            except BadInput:
+                continue
+        return shared.drawn(rng)[1]
+
+    def at(position: int) -> Plan:
+        try:
+            values = {name: values[position] for name, values in open_.items()}
+            return ground.plan(blueprint, nearest(blueprint.space, values), prune=False)
+        except BadInput:
+            return drawn()
+
+    ends: Sequence[int] = (0, -1)
+    return [at(position) for position in ends[:paths]] + [drawn() for _ in range(paths - 2)]
