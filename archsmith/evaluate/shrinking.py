@@ -92,20 +92,21 @@ def phases(uses: Mapping[str, set[str]], order: Values) -> list[Phase]:
     0.65 {'k': (5, 3), 'd': (3, 2)}
     0.71 {'k': (5, 3), 'd': (3, 2, 1)}
     """
-    kinds: list[list[str]] = [[], [], []]
+    kinds: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for name in order:
         use = uses.get(name, DEPTH)
         kinds[2 if use & WIDTHS else 1 if use & DEPTH else 0].append(name)
-    kinds = [names for names in kinds if any(len(order[name]) > 1 for name in names)]
+    kinds = {kind: names for kind, names in kinds.items() if any(len(order[name]) > 1 for name in names)}
     opened = {name: values[:1] for name, values in order.items()}
     found = [Phase(0.0, dict(opened))]
-    for number, names in enumerate(kinds):
-        start, share = ALONE + (1 - ALONE) * number / len(kinds), (1 - ALONE) / len(kinds)
+    share = (1 - ALONE) / max(1, len(kinds))
+    for number, (kind, names) in enumerate(kinds.items()):
         most = max(len(order[name]) for name in names)
-        counts = range(2, most + 1) if uses.get(names[0], DEPTH) & (WIDTHS | DEPTH) else [most]
+        counts = range(2, most + 1) if kind else [most]
         for i, count in enumerate(counts):
             opened |= {name: order[name][:count] for name in names}
-            found.append(Phase(start + share * EARLIER * i / max(1, len(counts) - 1), dict(opened)))
+            start = ALONE + share * (number + EARLIER * i / max(1, len(counts) - 1))
+            found.append(Phase(start, dict(opened)))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from archsmith.build import Declared, known_space, pieces
 from archsmith.build.plan import Part as Plan
@@ -66,9 +66,20 @@ def test_where_nothing_is_known_of_choices_the_largest_values_open_first(ground:
     assert all(values == order[name][: len(values)] for stage in stages for name, values in stage.open.items())
 
 
-def test_a_step_has_the_largest_network_and_later_the_smallest_and_others_of_what_is_open(ground: Ground) -> None:
+def test_a_step_has_the_largest_network_and_later_the_smallest_and_others_of_what_is_open(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared, steps = Noting(ground, SPACE), 30
+    divergence, learnt = ground.task.divergence, []
+
+    def noted(outputs: Tensor, original: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            learnt.append(outputs.requires_grad and not original.requires_grad and not torch.equal(outputs, original))
+        return divergence(outputs, original)
+
+    monkeypatch.setattr(ground.task, "divergence", noted)
     train_shrinking(shared, Recipe(steps=steps, batch=16), paths=3)
+    assert len(learnt) == 2 * 21 and sum(learnt) > 21  # the largest is now and then drawn again
     asked = [(_depth(plan), _width(plan), {p.kind for p in pieces(plan)}) for plan in shared.asked]
     before = 2 * len(phases(SPACE.uses, ranked(ground, SPACE)))
     alone, rest = asked[before : before + 9], asked[before + 9 :]
