@@ -71,9 +71,21 @@ class Extent:
     sizes: Mapping[str, int]
 
     def __or__(self, other: Extent) -> Extent:
-        """What has room for both."""
+        """What has room for both; segments that are not of the same blocks count as one."""
+        if self.blocks != other.blocks:
+            return self.plain | other.plain
         gets = tuple((b, max(c, d), a) for (b, c, a), (_, d, _) in zip(self.gets, other.gets, strict=True))
         return Extent(gets, {name: max(size, other.sizes[name]) for name, size in self.sizes.items()})
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """What lies around the channels of each segment."""
+        return [(before, after) for before, _, after in self.gets]
+
+    @property
+    def plain(self) -> Extent:
+        """All channels as one segment."""
+        return replace(self, gets=((1, self.channels, 1),))
 
     @property
     def channels(self) -> int:
@@ -95,9 +107,11 @@ class Family:
         kernels = {*self.kernels, *([extent.sizes["kernel"]] if "kernel" in extent.sizes else [])}
         return replace(self, extent=self.extent | extent, kernels=tuple(sorted(kernels, reverse=True)))
 
-    def has(self, extent: Extent) -> bool:
-        """Whether a module of this extent can be cut out."""
-        return self.extent | extent == self.extent and extent.sizes.get("kernel") in (*self.kernels, None)
+    def fitted(self, extent: Extent) -> Extent | None:
+        """An extent in the blocks of the family; None where it cannot be cut out."""
+        if self.extent | extent != self.extent or extent.sizes.get("kernel") not in (*self.kernels, None):
+            return None
+        return extent if extent.blocks == self.extent.blocks else extent.plain
 
     def whole(self) -> nn.Module:
         """A module with room for all, and the matrices of its smaller kernels. Raises `ValueError` where there is
@@ -127,8 +141,9 @@ def extent_of(piece: Piece, gets: Segments) -> tuple[JSON, Extent] | None:
             sizes[name] = told[name]
     rest = {name: value for name, value in told.items() if name not in elastic}
     length = piece.gets.around if piece.kind == "positions" else ()
-    blocks = [[before, after] for before, _, after in gets]
-    return [piece.path, piece.kind, rest, len(piece.gets.shape), list(length), blocks], Extent(gets, sizes)
+    extent = Extent(gets, sizes)
+    flat = extent.blocks if any(block != (1, 1) for block in extent.blocks) else []  # places of another picture
+    return [piece.path, piece.kind, rest, len(piece.gets.shape), list(length), flat], extent
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,11 +308,12 @@ class Elastic(Shared):
         """The module of one place: the whole, a view of it, or what is shared only where it is the same."""
         found = extent_of(piece, gets)
         family = self.families.get(json.dumps(found[0])) if found else None
-        if found is None or family is None or not family.has(found[1]):
+        extent = family.fitted(found[1]) if found and family else None
+        if found is None or family is None or extent is None:
             return self.module_of(piece)
         whole = self.kept(json.dumps(found[0]), family.whole)
-        if found[1] == family.extent:
+        if extent == family.extent:
             return whole
         if (piece, gets) not in self.views:
-            self.views[piece, gets] = view(piece, found[1], family, whole)
+            self.views[piece, gets] = view(piece, extent, family, whole)
         return self.views[piece, gets].follow(whole)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from archsmith.build import Declared, Signal
 from archsmith.build.plan import Piece, planned
 from archsmith.build.segments import Segments
-from archsmith.evaluate.elastic import KINDS, Elastic, Family, extent_of, view
+from archsmith.build.spaces.images import enas_macro
+from archsmith.evaluate.elastic import KINDS, Elastic, Extent, Family, extent_of, view
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared
 
@@ -141,7 +142,7 @@ def sliced(case: Case, gets: Segments | None = None, whole_gets: Segments | None
     of_small = extent_of(small, gets or ((1, small.gets.channels, 1),))
     assert of_big and of_small and json.dumps(of_big[0]) == json.dumps(of_small[0])
     family = Family(big, of_big[1], ()).joined(of_big[1]).joined(of_small[1])
-    assert family.has(of_small[1])
+    assert family.fitted(of_small[1]) == of_small[1]
     torch.manual_seed(0)
     whole = family.whole()
     for parameter in whole.parameters():  # norms begin as ones and zeros, of which any slice looks right
@@ -286,3 +287,11 @@ def test_groups_that_do_not_divide_what_has_room_for_all_share_where_they_are_th
     for seed in range(8):
         plan = shared.drawn(np.random.default_rng(seed))[1]
         assert shared.network(plan)(torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_where_segments_differ_from_network_to_network_channels_are_one(ground: Ground) -> None:
+    blueprint = enas_macro(layers=4, channels=4)
+    elastic, shared = (sum(p.numel() for p in kind(ground, blueprint).parameters()) for kind in (Elastic, Shared))
+    assert elastic == shared
+    merged = Extent(((1, 2, 1), (1, 3, 1)), {}) | Extent(((1, 4, 1),), {})
+    assert merged == Extent(((1, 5, 1),), {})

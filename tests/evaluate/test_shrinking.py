@@ -22,7 +22,7 @@ from archsmith.trial import Proposal
 OPS = {"wide": {"conv": {"out": "in", "kernel": "$k"}}, "point": {"conv": {"out": "in", "kernel": 1}}, "skip": "skip"}
 # Names say nothing of what a choice is for.
 SPACE = Declared(
-    {"a": [4, 8], "n": [1, 2], "op": list(OPS), "k": [3, 5], "r": [1, 2]},
+    {"a": [8, 16], "n": [1, 2], "op": list(OPS), "k": [3, 5], "r": [1, 2]},
     [
         {"conv": {"out": "$a", "kernel": 1}}, "batch_norm",
         {"repeat": "$n", "name": "layer", "of": [{"pick": "$op", "of": OPS}, "batch_norm", "relu"]},
@@ -42,7 +42,7 @@ class Noting(Elastic):
 
 def test_values_are_ranked_by_what_they_cost(ground: Ground) -> None:
     order = ranked(ground, SPACE)
-    assert order["a"] == (8, 4) and order["n"] == (2, 1) and order["r"] == (2, 1)
+    assert order["a"] == (16, 8) and order["n"] == (2, 1) and order["r"] == (2, 1)
     assert order["layer0.op"] == order["layer1.op"] == ("wide", "point", "skip")
     assert order["layer0.k"] == order["layer1.k"] == (5, 3)
 
@@ -83,11 +83,11 @@ def test_a_step_has_the_largest_network_and_later_the_smallest_and_others_of_wha
     asked = [(_depth(plan), _width(plan), {p.kind for p in pieces(plan)}) for plan in shared.asked]
     before = 2 * len(phases(SPACE.uses, ranked(ground, SPACE)))
     alone, rest = asked[before : before + 9], asked[before + 9 :]
-    assert len(rest) == 3 * 21 and {each[:2] for each in alone} == {(2, 8)}
+    assert len(rest) == 3 * 21 and {each[:2] for each in alone} == {(2, 16)}
     kernels, depth, widths = rest[: 3 * 7], rest[3 * 7 : 3 * 14], rest[3 * 14 :]
     assert all(each == asked[before] for each in rest[::3])
-    assert {each[:2] for each in kernels} == {(2, 8)} and {each[1] for each in depth} == {8}
-    assert {each[:2] for each in depth[1::3]} == {(1, 8)} and {each[:2] for each in widths[1::3]} == {(1, 4)}
+    assert {each[:2] for each in kernels} == {(2, 16)} and {each[1] for each in depth} == {16}
+    assert {each[:2] for each in depth[1::3]} == {(1, 16)} and {each[:2] for each in widths[1::3]} == {(1, 8)}
     assert len({each[:2] for each in widths[2::3]}) > 1
 
 
@@ -105,14 +105,14 @@ def test_what_needs_a_wide_kernel_is_found_among_widths_kernels_and_depths(groun
     judge = WeightShared(shared, calibration_of(ground, 32))
 
     def lost(**values: object) -> float:
-        point = {"a": 4, "r": 1, "n": 2} | {name.replace("_", "."): value for name, value in values.items()}
+        point = {"a": 8, "r": 1, "n": 2} | {name.replace("_", "."): value for name, value in values.items()}
         return judge(Proposal(point), np.random.default_rng(0))["loss_points"]
 
     seeing = [
-        lost(a=width, layer0_op="wide", layer0_k=kernel, layer1_op="skip") for width in (4, 8) for kernel in (3, 5)
+        lost(a=width, layer0_op="wide", layer0_k=kernel, layer1_op="skip") for width in (8, 16) for kernel in (3, 5)
     ]
     seeing.append(lost(n=1, layer0_op="wide", layer0_k=3))
-    blind = [lost(a=width, layer0_op="point", layer1_op="skip") for width in (4, 8)]
+    blind = [lost(a=width, layer0_op="point", layer1_op="skip") for width in (8, 16)]
     assert max(seeing) < 15 < 25 < min(blind)
     again = Elastic(ground, SPACE)
     again.restore({name: value.clone() for name, value in shared.state_dict().items()})
