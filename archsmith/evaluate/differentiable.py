@@ -276,8 +276,4 @@ def relaxed_of(blueprint: Blueprint) -> Relaxed:
 
 def mixed_plan(ground: Ground, blueprint: Blueprint, left: Mapping[str, Sequence[Any]] | None = None) -> Plan:
     """The plan of a mixture. Raises `BadInput` for a space of which there is none, or not for this task."""
-    plan = planned(relaxed_of(blueprint).declared.mixture(ground.given, left), ground.signal)
-    if plan.gives.shape != (ground.given["classes"],):
-        law = f"a network of this task gives {ground.given['classes']} numbers a row"
-        raise BadInput(law, str(plan.gives), ground.task.name, "end it with a pool and a linear layer")
-    return plan
+    return ground.check(planned(relaxed_of(blueprint).declared.mixture(ground.given, left), ground.signal))

@@ -37,9 +37,13 @@ class Ground:
 
     @classmethod
     def of(cls, task: Task) -> Ground:
-        """From the task's own example: pictures, or tokens with their mask. Raises `BadInput` for any other."""
+        """From the task's own example: pictures, series, or tokens with their mask. Raises `BadInput` for any other."""
         inputs = task.inputs("train", [0, 1])
-        given: dict[str, Value] = {"classes": int(getattr(task, "classes", 0))}
+        given: dict[str, Value] = {}
+        if hasattr(task, "classes"):
+            given["classes"] = given["outputs"] = int(task.classes)
+        elif hasattr(task, "outputs"):
+            given["outputs"] = int(task.outputs)
         (name, first), *_ = inputs.items()
         if name == "input_ids":
             parts: tuple[Part, ...] = ("train", "validation", "holdout")
@@ -53,6 +57,23 @@ class Ground:
             law = "networks are built for pictures, series or texts"
             raise BadInput(law, f"{name}, {first.dtype}", task.name, "give a model to optimise instead")
         return cls(task, Signal(tuple(first.shape[1:])), given)
+
+    @property
+    def gives(self) -> tuple[int, ...]:
+        """The shape that a network gives for a row: the task's outputs, or logits of all tokens at each place of a text
+        that is to be gone on with."""
+        if "outputs" in self.given:
+            return (int(self.given["outputs"]),)
+        return (*self.signal.shape, int(self.given["vocabulary"]))
+
+    def check(self, plan: Plan) -> Plan:
+        """The plan, if it gives what the task needs. Raises `BadInput`."""
+        if plan.gives.shape != self.gives:
+            each = len(self.gives) > 1
+            law = f"a network of this task gives {' x '.join(map(str, self.gives))} numbers a row"
+            remedy = "end it with a linear layer at each place" if each else "end it with a pool and a linear layer"
+            raise BadInput(law, str(plan.gives), self.task.name, remedy)
+        return plan
 
     def at(self, resolution: float) -> Ground:
         """The same with pictures of this share of their sides, that networks see in place of the whole ones. Raises
@@ -72,11 +93,7 @@ class Ground:
         if unknown:
             law = "a space speaks of what its task has"
             raise BadInput(law, f"${min(unknown)}", self.task.name, "choose a space for this kind of task")
-        plan = planned(blueprint.static(architecture, self.given), self.signal, prune=prune)
-        if plan.gives.shape != (self.given["classes"],):
-            law = f"a network of this task gives {self.given['classes']} numbers a row"
-            raise BadInput(law, str(plan.gives), self.task.name, "end it with a pool and a linear layer")
-        return plan
+        return self.check(planned(blueprint.static(architecture, self.given), self.signal, prune=prune))
 
     def drawn(self, blueprint: Blueprint, rng: np.random.Generator, prune: bool = True) -> tuple[Architecture, Plan]:
         """A random architecture that can run, with its plan. Raises `BadInput`, of the last one, where none of many

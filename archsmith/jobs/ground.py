@@ -17,13 +17,14 @@ from archsmith.evaluate.from_scratch import Ground
 from archsmith.jobs.case import Request
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
-from archsmith.tasks import ImageClassification, Task, TextClassification
+from archsmith.tasks import ImageClassification, SeriesForecasting, Task, TextClassification
 from archsmith.tasks.columns import find_label, find_texts
 from archsmith.tasks.picture_files import read_pictures
 from archsmith.tasks.pictures import Preparation
 from archsmith.tasks.read import read
 from archsmith.tasks.vocabulary import kept_words, learnt_tokenizer
 
+HISTORY, HORIZON = 96, 24  # steps of a series: four days of hours, and one
 TIMED = 128  # tokens of the call that is timed, where networks read as many
 PICTURES = 256  # that means and deviations are taken of
 TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
@@ -31,7 +32,10 @@ TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no tar
 
 @dataclass(frozen=True)
 class Scratch:
-    """What networks are searched for, as plain data. `space`: the name of one, or a file of a declared one."""
+    """What networks are searched for, as plain data. `space`: the name of one, or a file of a declared one.
+
+    `history`: steps of a series that a network reads; `horizon`: steps that it foretells.
+    """
 
     task: str
     data: str
@@ -41,6 +45,8 @@ class Scratch:
     text: tuple[str, ...] | None = None
     label: str | None = None
     metric: str | None = None
+    history: int | None = None
+    horizon: int | None = None
     targets: tuple[str, ...] = ()
     runtime: str = "all"
     seed: int = 0
@@ -161,4 +167,22 @@ def _texts(scratch: Scratch) -> Task:
     return task(kept_words(every, counts))
 
 
-TASKS: dict[str, Callable[[Scratch], Task]] = {"image-classification": _images, "text-classification": _texts}
+def _series(scratch: Scratch) -> Task:
+    if scratch.metric not in (None, SeriesForecasting.metric):
+        law, remedy = "a forecast is judged by r2", "leave --metric out; mse and mae are in RUN/forecast.json"
+        raise BadInput(law, repr(scratch.metric), "--metric", remedy)
+    return SeriesForecasting.from_files(
+        scratch.data,
+        scratch.validation,
+        scratch.holdout,
+        label=scratch.label,
+        history=HISTORY if scratch.history is None else scratch.history,
+        horizon=HORIZON if scratch.horizon is None else scratch.horizon,
+    )
+
+
+TASKS: dict[str, Callable[[Scratch], Task]] = {
+    "image-classification": _images,
+    "text-classification": _texts,
+    "series-forecasting": _series,
+}

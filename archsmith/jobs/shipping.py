@@ -245,7 +245,7 @@ def open_holdout(
         replace(v, name=name, quality=case.task.quality(found(v)), measured_on="holdout") for name, v in rungs.items()
     ]
     first, last = found(rungs["original"]), found(rungs["all together"])
-    interval = paired_interval(first, last, case.rng(10), case.task.quality)
+    interval = paired_interval(first, last, case.rng(10), case.task.quality, block=case.task.block)
     holdout = Holdout(
         n=interval.examples,
         original=case.task.quality(first),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
+CONFIDENCE = 0.95
+FEWEST = 5  # blocks that a resample is made of, at least
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -17,7 +20,7 @@ class Interval:
     low: float
     high: float
     examples: int
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
 
 
 def paired_interval(
@@ -26,7 +29,7 @@ def paired_interval(
     rng: np.random.Generator,
     quality: Callable[[np.ndarray, np.ndarray | None], float] | None = None,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    block: int = 1,
 ) -> Interval:
     """Percentile bootstrap of the quality of `second` minus that of `first`, both judged on the same examples.
 
@@ -35,6 +38,9 @@ def paired_interval(
     compared: then a resample is one draw of how often each distinct difference occurs, which is the same law.
     Efron and Tibshirani 1993, chapter 13.
 
+    `block`: examples next to one another that are not independent, such as windows of one series that overlap: so many
+    in a row are drawn together (Politis and Romano 1992, the circular block bootstrap), at most a fifth of all.
+
     >>> half = np.tile([0.0, 1.0], 500)
     >>> paired_interval(half, half, np.random.default_rng(0))
     Interval(difference=0.0, low=0.0, high=0.0, examples=1000, confidence=0.95)
@@ -42,18 +48,25 @@ def paired_interval(
     n = len(first)
     if len(second) != n or n == 0:
         raise ValueError(f"a paired comparison needs the same examples, at least one; got {n} and {len(second)}")
-    if quality is None:
+    if quality is None and block == 1:
         values, counts = np.unique(np.asarray(second, float) - np.asarray(first, float), return_counts=True)
         drawn = rng.multinomial(n, counts / n, size=resamples) @ values * (100.0 / n)
         difference = float(values @ counts) * 100.0 / n
     else:
-        difference = quality(second, None) - quality(first, None)
+        measure = quality or _mean_points
+        difference = measure(second, None) - measure(first, None)
         drawn = np.empty(resamples)
+        together = max(1, min(block, n // FEWEST))
         for i in range(resamples):
-            rows = rng.integers(0, n, n)
-            drawn[i] = quality(second, rows) - quality(first, rows)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(difference, float(low), float(high), n, confidence)
+            begins = rng.integers(0, n, -(-n // together))
+            rows = ((begins[:, None] + np.arange(together)) % n).reshape(-1)[:n]
+            drawn[i] = measure(second, rows) - measure(first, rows)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(difference, float(low), float(high), n, CONFIDENCE)
+
+
+def _mean_points(scores: np.ndarray, rows: np.ndarray | None) -> float:
+    return 100.0 * float(np.mean(scores if rows is None else scores[rows]))
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

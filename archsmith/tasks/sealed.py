@@ -15,6 +15,7 @@ class Sealed:
 
     holdout_opened = False
     real_share = 1.0
+    block = 1
     self_taught = False
 
     def open_holdout(self) -> None:

@@ -22,6 +22,7 @@ class Task(Protocol):
     metric: str
     real_share: float  # of the train rows that the original is asked for, where there are more than can be asked
     self_taught: bool  # whether the data alone teach, so that the original need not be asked
+    block: int  # rows next to one another that are not independent; 1 where all are
 
     def size(self, part: Part) -> int:
         """Rows in a part."""

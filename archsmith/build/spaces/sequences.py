@@ -70,7 +70,7 @@ def mlp(widths: Sequence[int] = (32, 64, 128, 256), depth: Sequence[int] = (1, 2
         {"pick": "$activation", "of": {name: name for name in activations}},
         {"dropout": {"p": "$/dropout"}},
     ]
-    network = ["flatten", {"repeat": "$depth", "name": "layer", "of": layer}, {"linear": {"out": "$classes"}}]
+    network = ["flatten", {"repeat": "$depth", "name": "layer", "of": layer}, {"linear": {"out": "$outputs"}}]
     choices: dict[str, Sequence[int | float | str]] = {"depth": depth, "width": widths, "dropout": [0.0, 0.1, 0.3]}
     return Declared({**choices, "activation": activations}, network)
 

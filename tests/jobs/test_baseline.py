@@ -1,0 +1,64 @@
+"""A network designed by hand beside the one that was found; and the examples, which do that."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archsmith.errors import BadInput
+from archsmith.jobs.baseline import baseline
+from archsmith.jobs.ground import Scratch
+from archsmith.jobs.search import Asked, search
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SPACE = """{"choices": {"width": [4, 8]},
+ "network": ["flatten", {"linear": {"out": "$width"}}, "relu", {"linear": {"out": "$outputs"}}]}"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("baseline")
+    hours = np.arange(400)
+    load = np.sin(2 * np.pi * hours / 12) + np.random.default_rng(0).normal(0, 0.05, 400)
+    (folder / "data.csv").write_text("load\n" + "\n".join(f"{value:.4f}" for value in load) + "\n")
+    (folder / "space.json").write_text(SPACE)
+    task = Scratch("series-forecasting", str(folder / "data.csv"), str(folder / "space.json"), history=12, horizon=3,
+                   runtime="pytorch")  # fmt: skip
+    search(folder / "run", Asked("random", 2, scratch=task))
+    return folder / "run"
+
+
+def test_the_best_learning_rate_on_validation_counts(run: Path) -> None:
+    network = [{"lstm": {"out": 8}}, "last", {"linear": {"out": "$outputs"}}]
+    rates = (1e-6, 1e-2)
+    found = baseline(run, network, learning_rates=rates)
+    assert found.learning_rate == 1e-2 and found.quality > 80 and found.validation > 80
+    assert found.parameters == 4 * 8 * (1 + 8 + 2) + 3 * 9 and found.latency_ms > 0
+    assert baseline(run, network, learning_rates=rates[:1]).quality < 50
+
+
+def test_minutes_are_shared_by_the_learning_rates(run: Path) -> None:
+    network = ["flatten", {"linear": {"out": "$outputs"}}]
+    short, long = (baseline(run, network, learning_rates=(1e-3, 1e-2), minutes=m) for m in (0.004, 0.02))
+    assert long.steps > 2 * short.steps and long.seconds < 60 * 0.02 * 5
+
+
+def test_what_is_no_baseline_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a network of this task gives 3 numbers a row; found 4"):
+        baseline(run, ["flatten", {"linear": {"out": 4}}])
+    with pytest.raises(BadInput, match="a search from nothing"):
+        baseline(tmp_path, ["flatten"])
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_an_example_runs(file: Path, tmp_path: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    command = [sys.executable, str(file), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^found +\d", done.stdout, re.MULTILINE), done.stdout
