@@ -200,7 +200,9 @@ def search(
     text: Annotated[list[str] | None, Column] = None,
     label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
     metric: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
-    history: Annotated[int | None, typer.Option(help="Steps of a series that a network reads. Default: 96.")] = None,
+    history: Annotated[
+        int | None, typer.Option(help="Steps, or tokens, that a network reads. Default: 96; 128.")
+    ] = None,
     horizon: Annotated[int | None, typer.Option(help="Steps of a series that are foretold. Default: 24.")] = None,
     target: Annotated[list[str] | None, Targets] = None,
     runtime: Runtime = "all",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.space import Architecture, Value
+from archsmith.tasks import SeriesForecasting
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Ends, Fitted
 from archsmith.train.parallel import Share
@@ -73,6 +74,10 @@ class Ground:
             law = f"a network of this task gives {' x '.join(map(str, self.gives))} numbers a row"
             remedy = "end it with a linear layer at each place" if each else "end it with a pool and a linear layer"
             raise BadInput(law, str(plan.gives), self.task.name, remedy)
+        if len(self.gives) > 1 and not looks_back(plan, self.signal, self.gives[-1]):
+            law = "a network that foretells each token sees nothing that comes after it"
+            remedy = "let attention and convolutions be causal, and recurrence go one way"
+            raise BadInput(law, "an output that a later token changes", self.task.name, remedy)
         return plan
 
     def at(self, resolution: float) -> Ground:
@@ -113,9 +118,29 @@ class Ground:
 
     def reading(self, built: nn.Module) -> nn.Module:
         """A built network that takes what the task's models take, by name."""
+        if isinstance(self.task, SeriesForecasting):
+            return Onward(built, self.task.scaling.at, self.signal.channels, self.task.scaling.horizon)
         if self.shrunk:
             return Shrinking(built, self.signal.around)
         return Reading(built) if self.signal.tokens else built
+
+
+@lru_cache(maxsize=1024)
+def looks_back(plan: Plan, signal: Signal, vocabulary: int) -> bool:
+    """Whether what an untrained network gives at each place stays the same whatever tokens come later: tried out."""
+    length = signal.shape[0]
+    rng = torch.Generator().manual_seed(0)
+    first = torch.randint(vocabulary, (2, length), generator=rng)
+    there = torch.ones_like(first)
+    module = network(plan, 0).eval()
+    with torch.inference_mode():
+        before = module(first, there)
+        for place in {length // 2, length - 1}:
+            second = first.clone()
+            second[:, place:] = (first[:, place:] + 1) % vocabulary
+            if not torch.allclose(module(second, there)[:, :place], before[:, :place], atol=1e-5):
+                return False
+    return True
 
 
 class Reading(nn.Module):
@@ -130,6 +155,25 @@ class Reading(nn.Module):
     ) -> Tensor:
         """(B, L) int64 each -> (B, outputs)."""
         out: Tensor = self.inner(input_ids, attention_mask)
+        return out
+
+
+class Onward(nn.Module):
+    """A network of series that sees how the targets were beside their last values, and gives how they go on from there:
+    the level of a series drifts, and what it drifts to is in no training data (Zeng et al. 2023, NLinear)."""
+
+    which: Tensor  # (columns,), 1 for targets
+
+    def __init__(self, inner: nn.Module, targets: Sequence[int], columns: int, horizon: int) -> None:
+        super().__init__()
+        self.inner, self.targets, self.horizon = inner, list(targets), horizon
+        self.register_buffer("which", torch.zeros(columns), persistent=False)
+        self.which[self.targets] = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, history, columns) -> (B, horizon x targets)."""
+        last = x[:, -1]
+        out: Tensor = self.inner(x - last[:, None] * self.which) + last[:, self.targets].repeat(1, self.horizon)
         return out
 
 

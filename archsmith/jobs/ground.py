@@ -17,7 +17,7 @@ from archsmith.evaluate.from_scratch import Ground
 from archsmith.jobs.case import Request
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
-from archsmith.tasks import ImageClassification, SeriesForecasting, Task, TextClassification
+from archsmith.tasks import ImageClassification, LanguageModelling, SeriesForecasting, Task, TextClassification
 from archsmith.tasks.columns import find_label, find_texts
 from archsmith.tasks.picture_files import read_pictures
 from archsmith.tasks.pictures import Preparation
@@ -34,7 +34,7 @@ TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no tar
 class Scratch:
     """What networks are searched for, as plain data. `space`: the name of one, or a file of a declared one.
 
-    `history`: steps of a series that a network reads; `horizon`: steps that it foretells.
+    `history`: steps of a series, or tokens of a running text, that a network reads; `horizon`: steps that it foretells.
     """
 
     task: str
@@ -181,8 +181,24 @@ def _series(scratch: Scratch) -> Task:
     )
 
 
+def _language(scratch: Scratch) -> Task:
+    if scratch.metric not in (None, LanguageModelling.metric):
+        law = "a language model is judged by perplexity"
+        raise BadInput(law, repr(scratch.metric), "--metric", "leave it out")
+    return LanguageModelling.from_files(
+        scratch.data,
+        scratch.validation,
+        scratch.holdout,
+        tokenizer=None,
+        rng=np.random.default_rng([scratch.seed, 0]),
+        text=scratch.text,
+        length=TIMED if scratch.history is None else scratch.history,
+    )
+
+
 TASKS: dict[str, Callable[[Scratch], Task]] = {
     "image-classification": _images,
     "text-classification": _texts,
+    "language-modelling": _language,
     "series-forecasting": _series,
 }

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,8 @@ from archsmith.report.result import Result
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture
 from archsmith.study import RunDirectory
-from archsmith.tasks import ImageClassification, Task
+from archsmith.tasks import ImageClassification, SeriesForecasting, Task
+from archsmith.tasks.answer import answers, calling
 from archsmith.train.parallel import Share, together
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
@@ -217,7 +218,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     original = stages.original(work)
     final = shipping.measure_all(work, shipping.ship_original(work))
     describe(task, run.path / "model")
-    result = tell(work, original, final)
+    result = tell(work, original, final, told(run, task, loaded.model))
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result
@@ -236,11 +237,36 @@ def train_winner(
         write_text(Path(folder) / "fitted.json", json.dumps(said))
 
 
+def told(run: RunDirectory, task: Task, model: nn.Module) -> tuple[str, ...]:
+    """Lines for the report on what points do not say: of a forecast its errors beside those of two simple ones, which
+    `RUN/forecast.json` has too, all on the holdout."""
+    if not isinstance(task, SeriesForecasting):
+        return ()
+
+    def measure(folder: Path) -> JSON:
+        if not task.holdout_opened:  # what decides has been measured before
+            task.open_holdout()
+        season = task.season()
+        forecasts = {
+            "found": answers(calling(task.wrap(model).eval()), task, "holdout"),
+            "last value": task.naive("holdout"),
+            f"last {season} steps again": task.naive("holdout", season),
+        }
+        return {name: task.errors(task.judge(each, "holdout")) for name, each in forecasts.items()}
+
+    errors = run.stage("forecast", measure)
+    write_text(run.path / "forecast.json", json.dumps(errors, indent=1))
+    lines = [f"{name}: MSE {of['mse']:.4g}, MAE {of['mae']:.4g}, R2 {of['r2']:.3f}" for name, of in errors.items()]
+    return (f"Foretold: {', '.join(task.scaling.targets)}. On the holdout, of scaled values: {'; '.join(lines)}.",)
+
+
 def describe(task: Task, folder: Path) -> None:
-    """Write beside the network what its inputs and outputs mean: how pictures are scaled, which class is which."""
-    names = getattr(task, "label_names", {})
-    labels = {str(number): name for name, number in sorted(names.items(), key=lambda pair: pair[1])}
-    write_text(folder / "labels.json", json.dumps({"id2label": labels}, indent=1, ensure_ascii=False))
+    """Write beside the network what its inputs and outputs mean: how numbers are scaled, which class is which."""
+    if names := getattr(task, "label_names", {}):
+        labels = {str(number): name for name, number in sorted(names.items(), key=lambda pair: pair[1])}
+        write_text(folder / "labels.json", json.dumps({"id2label": labels}, indent=1, ensure_ascii=False))
+    if isinstance(task, SeriesForecasting):
+        write_text(folder / "preprocessor_config.json", json.dumps(asdict(task.scaling), indent=1, ensure_ascii=False))
     if isinstance(task, ImageClassification):
         prepared = task.prepared
         said = {

@@ -25,8 +25,8 @@ from archsmith.study import Store
 from archsmith.trial import pareto
 
 
-def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
-    """Write the result, the story and the page, and return the result."""
+def tell(work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[str] = ()) -> Result:
+    """Write the result, the story and the page, with these notes, and return the result."""
     case, run = work.case, work.run
     whole, best = final.ladder[0], final.ladder[-1]
     floors = {"latency": floor_ms(work)} if run.finished("front") else {}
@@ -44,7 +44,7 @@ def tell(work: Work, measured: Sequence[Variant], final: Final) -> Result:
         seconds=run.seconds(),
     )
     result = write_result(result, run.path)
-    story = tell_story(work, final)
+    story = replace(tell_story(work, final), notes=tuple(notes))
     write_story(story, run.path)
     write_page(result, story, run.path)
     write_picture(result, story.title, run.path)

@@ -26,6 +26,7 @@ from archsmith.tasks.read import read, read_text
 from archsmith.tasks.sealed import Sealed
 from archsmith.tasks.split import SplitReport, split_alike
 from archsmith.tasks.task import Part
+from archsmith.tasks.vocabulary import learnt_alphabet
 
 PASSAGE = 8000  # characters of a plain text that stay in one part
 MOST: Mapping[Part, int] = {"validation": 64, "holdout": 256}  # windows that are judged
@@ -61,7 +62,7 @@ class LanguageModelling(Sealed):
         validation: str | Path | None = None,
         holdout: str | Path | None = None,
         *,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         rng: np.random.Generator,
         text: str | Sequence[str] | None = None,
         length: int = 128,
@@ -70,7 +71,8 @@ class LanguageModelling(Sealed):
         """Read, split, tokenise once.
 
         `data`: a plain text (.txt, .md), or a table or `datasets` name with a column of texts (`text`). Parts without
-        a file of their own are split off it: whole rows, or passages of a plain text. Raises `BadInput`.
+        a file of their own are split off it: whole rows, or passages of a plain text. `tokenizer`: None for one that is
+        learnt from the train part: characters, or pieces of words where there is much of it. Raises `BadInput`.
         """
         if length < 8:
             raise BadInput("a window must have at least 8 tokens", str(length), "--length", "ask for more")
@@ -79,6 +81,8 @@ class LanguageModelling(Sealed):
         keys = {part: np.array([_digest(one) for one in own]) for part, own in texts.items()}
         alike = {part: np.zeros(len(own), dtype=np.int64) for part, own in texts.items()}
         kept, report = split_alike(keys, alike, str(data), rng, fractions)
+        if tokenizer is None:
+            tokenizer = learnt_alphabet([texts["train"][row] for row in kept["train"]])
         streams: dict[Part, np.ndarray] = {}
         starts: dict[Part, np.ndarray] = {}
         for part, rows in kept.items():

@@ -6,7 +6,6 @@ B: batch, H: history, C: columns, F: horizon, T: targets.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,11 +24,9 @@ from archsmith.tasks.series import Series, read_series
 from archsmith.tasks.split import CAPS, SplitReport, checked
 from archsmith.tasks.task import Part
 
-LOG = logging.getLogger("archsmith")
 PARTS: tuple[Part, ...] = ("train", "validation", "holdout")  # in the order of time
 SHARES: Mapping[Part, float] = {"validation": 0.2, "holdout": 0.2}
 LEAST = 8  # windows of a part
-SEEN = 500  # train windows by which the season is found
 
 
 @dataclass(frozen=True)
@@ -247,15 +244,11 @@ class SeriesForecasting(Sealed):
         return self._repeated(part, self.starts[part], season).reshape(-1, self.outputs)
 
     def season(self) -> int:
-        """The number of last steps which, repeated, would have foretold the train part best."""
-        own = self.starts["train"]
-        some = own[:: max(1, len(own) // SEEN)]
-        true = self._future("train", some)
-        lost = [
-            float(((self._repeated("train", some, season) - true) ** 2).mean())
-            for season in range(1, self.scaling.history + 1)
-        ]
-        return 1 + int(np.argmin(lost))
+        """Steps of a season: the lag, within the history, at which the changes of the train part are most alike."""
+        changes = np.diff(self.values["train"][:, self.scaling.at], axis=0)
+        lags = range(2, self.scaling.history + 1)
+        alike = [float((changes[lag:] * changes[:-lag]).mean()) for lag in lags]
+        return lags[int(np.argmax(alike))]
 
     def _repeated(self, part: Part, starts: np.ndarray, season: int) -> np.ndarray:
         """(rows, F, T)."""
@@ -303,7 +296,6 @@ class Forecast(nn.Module):
 
 def _targets(series: Series, label: str | None) -> tuple[str, ...]:
     if label is None:
-        LOG.info("the last column is foretold: %s; name another with --label", series.columns[-1])
         return (series.columns[-1],)
     names = (label,) if label in series.columns else tuple(name.strip() for name in label.split(","))
     for name in names:

@@ -1,16 +1,19 @@
-"""A tokenizer learnt from texts, for networks that begin from nothing: words, and Chinese characters one by one."""
+"""Tokenizers learnt from texts, for networks that begin from nothing: words, and Chinese characters one by one; and
+for texts that are to be gone on with characters, or pieces of words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from archsmith.errors import BadInput
 
+WHOLE = 10**9  # tokens of a text that is cut into windows later
 PAD, UNKNOWN = "[PAD]", "[UNK]"
+MUCH, PIECES, ALPHABET = 5_000_000, 4096, 4096  # characters of a text in pieces, such pieces, characters at most
 WORDS, LEAST, LONGEST = 20_000, 2, 512  # words at most, times that one must occur, tokens of a text
 
 
@@ -52,3 +55,33 @@ def learnt_tokenizer(texts: Iterable[str], words: int = WORDS, least: int = LEAS
     )
     inner.train_from_iterator(texts, trainer)
     return _wrapped(inner, longest)
+
+
+def learnt_alphabet(texts: Sequence[str], much: int = MUCH) -> Any:
+    """A transformers tokenizer that loses nothing of these texts; 0 is padding, 1 a character that is not in them.
+
+    Each character is a token (Karpathy 2015), also spaces and ends of lines; of `much` text and more, pieces of words
+    in bytes (BPE, Radford et al. 2019), for which nothing is unknown.
+    """
+    try:
+        import transformers  # noqa: F401
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError as error:
+        raise BadInput("texts need the package transformers", "none", "", "pip install 'archsmith[hf]'") from error
+    special = [PAD, UNKNOWN]
+    trainer: Any
+    if sum(map(len, texts)) < much:
+        inner = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        inner.decoder = decoders.Fuse()
+        trainer = trainers.WordLevelTrainer(vocab_size=ALPHABET, special_tokens=special, show_progress=False)
+    else:
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        letters = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=PIECES, special_tokens=special, show_progress=False, initial_alphabet=letters
+        )
+    inner.train_from_iterator(texts, trainer)
+    return _wrapped(inner, WHOLE)
