@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -121,6 +122,9 @@ def capture(
                 message = f"{head}Suggested fixes:{fixes.partition(chr(10) * 2)[0]}"
                 shapes = refine_dynamic_shapes_from_suggested_fixes(message, shapes)
                 continue
+            if attempt < 2 and (short := re.search(r"violated \((\w+)\)(?s:.*)generated guard .* != 1", message)):
+                shapes = _longer(shapes, short[1])
+                continue
             raise BadInput(
                 "torch.export must capture the model's forward",
                 f"{type(error).__name__}: {message[:300]}",
@@ -128,6 +132,16 @@ def capture(
                 "use the runtime pytorch",
             ) from error
     raise AssertionError("unreachable")
+
+
+def _longer(shapes: Any, label: str) -> Any:
+    """Without sizes of a dimension below 3: what foretells all tokens but the first gives one row less, and torch takes
+    one row for none that is open."""
+    return {
+        name: dims
+        and {at: Dim(label, min=3, max=dim.max) if dim.__name__ == label else dim for at, dim in dims.items()}
+        for name, dims in shapes.items()
+    }
 
 
 @contextlib.contextmanager

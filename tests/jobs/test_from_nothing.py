@@ -125,14 +125,14 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences of few words: the letters of a word are known from its first ones."""
     folder, rng = tmp_path_factory.mktemp("book"), np.random.default_rng(0)
     words = ["evolution", "networks", "gradient", "search", "über", "模型"]
-    text = "\n\n".join(" ".join(rng.choice(words, 400)) for _ in range(40))
-    (folder / "book.txt").write_text(text, encoding="utf-8")
+    rows = [json.dumps({"text": " ".join(rng.choice(words, 150)) + "\n"}) for _ in range(16)]
+    (folder / "book.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (folder / "space.json").write_text(json.dumps(DECODERS))
     return folder
 
 
 def language(folder: Path, out: Path, *more: object) -> tuple[int, str]:
-    task = ("--task", "language-modelling", "--data", folder / "book.txt", "--history", 32)
+    task = ("--task", "language-modelling", "--data", folder / "book.jsonl", "--history", 32)
     space = ("--space", folder / "space.json", "--strategy", "random", "--trials", 2, "--runtime", "onnxruntime")
     return call("search", *task, *space, "--out", out, *more)
 
@@ -180,7 +180,7 @@ def test_a_space_of_another_kind_is_refused(book: Path, tmp_path: Path, space: s
 
 
 def test_the_decoder_space_looks_back(book: Path) -> None:
-    ground, blueprint = grounded(Scratch("language-modelling", str(book / "book.txt"), "decoder", history=16))
+    ground, blueprint = grounded(Scratch("language-modelling", str(book / "book.jsonl"), "decoder", history=16))
     plan = ground.drawn(blueprint, np.random.default_rng(1))[1]
     assert plan.gives.shape == (32, ground.given["vocabulary"])
 
