@@ -70,6 +70,8 @@ class OpenVINO:
                 type(wrapped).__name__,
                 "use the runtime pytorch or onnxruntime",
             ) from error
+        for entry in model.inputs:  # OpenVINO adds the names of what does nothing with an input, as a whole slice
+            entry.get_tensor().set_names(entry.get_names() & set(shown))
         model.outputs[0].get_tensor().set_names({OUTPUT})
         openvino.save_model(model, str(file), compress_to_fp16=False)
         return Artifact(self.name, "fp32", file)

@@ -155,6 +155,39 @@ def test_images_keep_their_size_and_open_only_the_batch(name: str, tmp_path: Pat
     assert agree(wrapped, runtime.open(artifact), examples) < 1e-4
 
 
+class Whole(nn.Module):
+    """Takes all of an input, by a slice that does nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x[:, -1]
+        out: Tensor = (x - last[:, None]).flatten(1) + last.repeat(1, x.shape[1])
+        return out
+
+
+class Next(nn.Module):
+    """Gives a number for every token but the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 9)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        log_p = self.table(input_ids)[:, :-1].log_softmax(-1)
+        out: Tensor = log_p.gather(-1, input_ids[:, 1:, None])[..., 0]
+        return out
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_inputs_keep_their_names_and_a_row_may_be_one_shorter_than_its_input(name: str, tmp_path: Path) -> None:
+    runtime = usable(name)
+    x, ids = torch.randn(2, 5, 3), torch.randint(9, (2, 7))
+    artifact = runtime.export(Whole(), {"x": x}, {"x": {0: "batch"}}, tmp_path / "whole")
+    assert agree(Whole(), runtime.open(artifact), [{"x": x}, {"x": x[:1]}]) < 1e-5
+    module = Next().eval()
+    artifact = runtime.export(module, {"input_ids": ids}, {"input_ids": DYNAMIC["input_ids"]}, tmp_path / "next")
+    assert agree(module, runtime.open(artifact), [{"input_ids": ids}, {"input_ids": ids[:1, :4]}]) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_file_that_is_not_one_is_refused(name: str, tmp_path: Path) -> None:
     runtime = usable(name)

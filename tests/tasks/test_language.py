@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from families import tiny_model
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.tasks import LanguageModelling, Task
+from archsmith.tasks.vocabulary import learnt_alphabet
 
 WORDS = [
     "the",
@@ -135,3 +137,22 @@ def test_too_little_text_is_refused(tmp_path, tokenizer):
         build(path, tokenizer, validation=other, length=16)
     with pytest.raises(BadInput, match="at least 8 tokens"):
         build(path, tokenizer, length=4)
+
+
+def test_an_alphabet_is_learnt_from_the_train_part_alone(tmp_path):
+    rows = [f"{number:03d} {'x' * 30} line\n of {chr(0x4E00 + number)}" for number in range(60)]
+    path = tmp_path / "d.jsonl"
+    path.write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    task = build(path, None, length=8)
+    rare = {part: int((stream == 1).sum()) for part, stream in task.streams.items()}
+    assert rare == {"train": 0, "validation": 6, "holdout": 6}  # each row has a character of its own
+    ids = task.tokenizer("of  line\n of", add_special_tokens=False)["input_ids"]
+    assert len(ids) == 12 and task.tokenizer.decode(ids) == "of  line\n of" and task.tokenizer.pad_token_id == 0
+
+
+def test_of_much_text_pieces_of_words_are_learnt_and_nothing_is_unknown():
+    learnt = learnt_alphabet(passages(30), much=1000)
+    text = "the great film,\n über 模型"
+    ids = learnt(text, add_special_tokens=False)["input_ids"]
+    assert learnt.decode(ids) == text and 1 not in ids
+    assert len(learnt("the great film", add_special_tokens=False)["input_ids"]) == 3

@@ -46,12 +46,12 @@ def test_the_short_way_and_the_long_way_agree() -> None:
 def test_of_examples_that_overlap_blocks_cover_the_truth_and_single_ones_do_not() -> None:
     """Each example is the mean of 20 steps, as windows of a series are."""
     rng, covered = np.random.default_rng(2), {1: 0, 40: 0}
-    for _ in range(100):
+    for _ in range(60):
         better = np.convolve(rng.normal(0.1, 1.0, 819), np.ones(20) / 20, mode="valid")
         for block in covered:
-            found = paired_interval(np.zeros(800), better, rng, resamples=300, block=block)
+            found = paired_interval(np.zeros(800), better, rng, resamples=200, block=block)
             covered[block] += found.low <= 10.0 <= found.high
-    assert covered[1] < 60 and covered[40] >= 84
+    assert covered[1] < 36 and covered[40] >= 50
     short = paired_interval(np.zeros(10), better[:10], rng, resamples=300, block=1000)
     assert short.low < short.difference < short.high  # blocks are never so long that every draw is the same
 
