@@ -94,6 +94,7 @@ def test_a_forecast_is_found_and_served_from_its_files_alone(loads: Path, tmp_pa
     assert code == 0 and (tmp_path / "run" / "result.json").read_bytes() == before, said
 
 
+@pytest.mark.slow
 def test_weights_may_be_shared_by_forecasts(loads: Path, tmp_path: Path) -> None:
     code, said = forecast(loads, tmp_path / "run", "--strategy", "spos", "--runtime", "pytorch")
     assert code == 0, said
