@@ -218,7 +218,10 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     original = stages.original(work)
     final = shipping.measure_all(work, shipping.ship_original(work))
     describe(task, run.path / "model")
-    result = tell(work, original, final, told(run, task, loaded.model))
+    notes = told(run, task, loaded.model)
+    for note in notes:
+        progress.say(note)
+    result = tell(work, original, final, notes)
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result

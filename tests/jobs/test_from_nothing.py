@@ -75,7 +75,7 @@ def test_a_forecast_is_found_and_served_from_its_files_alone(loads: Path, tmp_pa
     assert errors["found"]["mse"] < min(errors["last value"]["mse"], errors["last 12 steps again"]["mse"])
     assert 100 * errors["found"]["r2"] == pytest.approx(result.holdout.original, abs=0.05)
     (note,) = read_story(tmp_path / "run").notes
-    assert "Foretold: south, north" in note and f"MSE {errors['found']['mse']:.4g}" in note
+    assert note in said and "Foretold: south, north" in note and f"MSE {errors['found']['mse']:.4g}" in note
     model = tmp_path / "run" / "model"
     assert not (model / "labels.json").exists()
     said_of = json.loads((model / "preprocessor_config.json").read_text())
