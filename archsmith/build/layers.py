@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
 
@@ -81,11 +82,38 @@ class Recurrent(nn.Module):
         """(B, L, C) -> (B, L, C'), C' twice the width in both directions."""
         order_BL = None if mask_BL is None else _turned(mask_BL)
         for i, ahead in enumerate(self.ahead):
-            out_BLC: Tensor = ahead(x_BLC)[0]
+            out_BLC = _stepped(ahead, x_BLC)
             if len(self.back):
                 out_BLC = torch.cat([out_BLC, _backward(self.back[i], x_BLC, order_BL)], 2)
             x_BLC = out_BLC
         return x_BLC
+
+
+def _stepped(part: nn.Module, x_BLC: Tensor) -> Tensor:
+    """What a recurrent layer gives at each place. `torch.export` would write its steps out one by one, as many as its
+    example has; of a scan there is one for any length."""
+    if not (torch.compiler.is_exporting() and isinstance(part, nn.LSTM | nn.GRU)):
+        out: Tensor = part(x_BLC)[0]
+        return out
+    w, r, b, c = (getattr(part, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+    def lstm(states: tuple[Tensor, Tensor], given: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        i, f, g, o = (given + nn.functional.linear(states[0], r, c)).chunk(4, 1)
+        cell = f.sigmoid() * states[1] + i.sigmoid() * g.tanh()
+        state = o.sigmoid() * cell.tanh()
+        return (state, cell), state.clone()
+
+    def gru(state: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        (r1, z1, n1), (r2, z2, n2) = given.chunk(3, 1), nn.functional.linear(state, r, c).chunk(3, 1)
+        update = (z1 + z2).sigmoid()
+        state = (1 - update) * (n1 + (r1 + r2).sigmoid() * n2).tanh() + update * state
+        return state, state.clone()
+
+    zeros = x_BLC.new_zeros(x_BLC.shape[0], part.hidden_size)
+    gates_LBG = nn.functional.linear(x_BLC, w, b).transpose(0, 1)
+    if isinstance(part, nn.LSTM):
+        return scan(lstm, (zeros, zeros.clone()), gates_LBG)[1].transpose(0, 1)  # type: ignore[no-any-return]
+    return scan(gru, zeros, gates_LBG)[1].transpose(0, 1)  # type: ignore[no-any-return]
 
 
 def _turned(mask_BL: Tensor) -> Tensor:
@@ -98,9 +126,8 @@ def _turned(mask_BL: Tensor) -> Tensor:
 def _backward(part: nn.Module, x_BLC: Tensor, order_BL: Tensor | None) -> Tensor:
     """What a recurrence gives that runs from the end to the beginning, each place's at its place."""
     if order_BL is None:
-        out: Tensor = part(x_BLC.flip(1))[0].flip(1)
-        return out
-    taken: Tensor = part(x_BLC.gather(1, order_BL[..., None].expand(-1, -1, x_BLC.shape[2])))[0]
+        return _stepped(part, x_BLC.flip(1)).flip(1)
+    taken = _stepped(part, x_BLC.gather(1, order_BL[..., None].expand(-1, -1, x_BLC.shape[2])))
     return taken.gather(1, order_BL[..., None].expand(-1, -1, taken.shape[2]))
 
 

@@ -18,6 +18,7 @@ from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fix
 
 from archsmith.cost.agreement import arrays, resize
 from archsmith.cost.onnxgraph import tune
+from archsmith.cost.recurrent import standing_in, translations
 from archsmith.cost.runtime import Arrays, Artifact, Precision, Session
 from archsmith.errors import BadInput
 
@@ -112,7 +113,7 @@ def capture(
     shapes: Any = {name: {dim: Dim(label) for dim, label in dynamic.get(name, {}).items()} or None for name in example}
     for attempt in range(3):
         try:
-            with _quiet(), torch.no_grad():
+            with _quiet(), torch.no_grad(), standing_in(wrapped):
                 return torch.export.export(wrapped.eval(), (), kwargs=dict(example), dynamic_shapes=shapes)
         except Exception as error:
             message = str(error)
@@ -193,6 +194,7 @@ def _export(
             verbose=False,
             dynamic_shapes={name: dict(dims) for name, dims in names.items()},
             opset_version=opset,
+            custom_translation_table=dict(translations()),
         )
 
 
