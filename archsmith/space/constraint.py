@@ -23,8 +23,10 @@ class Linear:
     limit: float
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.limit, *self.weights.values()))):
-            raise BadInput("weights and limit of a linear constraint must be finite", f"{self.weights}, {self.limit}")
+        if not all(map(_is_finite, (self.limit, *self.weights.values()))):
+            found = ", ".join(f"{name}: {_shown(weight)}" for name, weight in self.weights.items())
+            law = "weights and limit of a linear constraint must be finite"
+            raise BadInput(law, f"{found}; limit {_shown(self.limit)}")
         object.__setattr__(self, "weights", {name: float(weight) for name, weight in self.weights.items()})
         object.__setattr__(self, "limit", float(self.limit))
 
@@ -40,6 +42,9 @@ class Linear:
             return 0.0
         if isinstance(value, str):
             raise BadInput("a choice under a linear constraint must have numbers as values", repr(value), name)
+        if not _is_finite(value) or not math.isfinite(weight * value):
+            law = "a weight times a value under a linear constraint must be finite"
+            raise BadInput(law, f"{weight:g} times {_shown(value)}", name)
         return weight * value
 
     @property
@@ -50,6 +55,20 @@ class Linear:
     def to_json(self) -> JSON:
         """A JSON object."""
         return {"kind": "linear", "weights": dict(self.weights), "limit": self.limit}
+
+
+def _is_finite(number: float) -> bool:
+    """Also of an integer: whether a float can hold it."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _shown(number: float) -> str:
+    """An integer of hundreds of digits by their count."""
+    text = str(number)
+    return text if len(text) < 40 else f"a number of {len(text)} digits"
 
 
 @dataclass(frozen=True)

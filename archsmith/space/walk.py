@@ -7,6 +7,7 @@ sum that the undecided choices can still add, so one such constraint never leads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,10 @@ def prepare(choices: Mapping[str, Choice], constraints: Sequence[Constraint]) ->
         for name in named:
             if name not in choices:
                 raise BadInput("a constraint must name choices of the space", repr(name))
+    for constraint in linear:
+        most = [max(abs(constraint.part(name, value)) for value in choices[name].values) for name in constraint.weights]
+        if not math.isfinite(sum(most)):
+            raise BadInput("the sum of a linear constraint must be finite", "one beyond every float")
     least: dict[str, tuple[float, ...]] = {}
     rise: dict[str, list[tuple[float, ...]]] = {}
     for name in reversed(order):

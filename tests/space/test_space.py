@@ -269,3 +269,27 @@ def test_a_point_outside_says_why(name: str) -> None:
         space.check(values)
     assert reason in str(caught.value)
     assert Architecture(values) not in space
+
+
+HUGE = 10**400  # more than a float can hold
+
+
+@pytest.mark.parametrize(
+    ("choices", "weights", "limit"),
+    [
+        ({"a": [1, HUGE]}, {"a": 1}, 5),
+        ({"a": [1, 2]}, {"a": HUGE}, 5),
+        ({"a": [1, 2]}, {"a": 1}, HUGE),
+        ({"a": [1, 1e308]}, {"a": 10}, 5),
+        ({"a": [1, 1e308], "b": [1, 1e308]}, {"a": 1, "b": 1}, 5),
+    ],
+    ids=["value", "weight", "limit", "product", "sum"],
+)
+def test_numbers_beyond_a_float_are_said_on_one_short_line(
+    choices: dict[str, list[float]], weights: dict[str, float], limit: float
+) -> None:
+    listed = [{"name": name, "values": values} for name, values in choices.items()]
+    data = {"choices": listed, "constraints": [{"kind": "linear", "weights": weights, "limit": limit}]}
+    with pytest.raises(BadInput, match="must be finite") as caught:
+        Space.from_json(data)
+    assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
