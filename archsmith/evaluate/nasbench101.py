@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from archsmith.evaluate.tabular import Table
 from archsmith.space import Architecture, Choice, Linear, Space
 
 NODES, EDGES = 7, 9
+CELLS, REPEATS = 423_624, 3  # cells of the whole file, and trainings of each for as many epochs
 OPERATORS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")  # in the order that hashes are made with
 PAIRS = tuple((a, b) for b in range(1, NODES) for a in range(b))
 SPACE = Space(
@@ -38,11 +39,14 @@ DOUBLES = ("current_epoch", "training_time", "train_accuracy", "validation_accur
 Graph = tuple[np.ndarray, list[str]]
 
 
-def read_tfrecord(path: str | Path) -> Table:
+def read_tfrecord(path: str | Path, cells: int | None = CELLS) -> Table:
     """The table of nasbench_full.tfrecord or nasbench_only108.tfrecord.
 
     Columns, minimised: `val_error` and `test_error` in per cent, the mean of three trainings, also "@EPOCHS";
-    `parameters`; `training_seconds`. Raises `BadInput` for a file that is truncated, damaged or something else.
+    `parameters`; `training_seconds`. `cells`: how many a whole file has; None reads a part of one as well.
+
+    Raises `BadInput` for a file that is truncated (between two records, too), damaged or something else, and for errors
+    that are no numbers.
     """
     path = Path(path)
     rows: dict[str, int] = {}
@@ -59,6 +63,8 @@ def read_tfrecord(path: str | Path) -> Table:
         )
     if not rows:
         raise BadInput("a TFRecord of NAS-Bench-101 has cells", "none", str(path))
+    if cells is not None:
+        _check_whole(told, len(rows), cells, path)
     whole = max(told)
     columns = {"parameters": np.array(parameters)}
     for epochs in sorted(told):
@@ -68,6 +74,10 @@ def read_tfrecord(path: str | Path) -> Table:
         at = "" if epochs == whole else f"@{epochs}"
         columns[f"val_error{at}"], columns[f"test_error{at}"] = 100 * (1 - means[:, 0]), 100 * (1 - means[:, 1])
         columns[f"training_seconds{at}"] = means[:, 2]
+    errors = [column for name, column in columns.items() if name.startswith("val_error")]
+    if bad := int((~np.isfinite(errors).all(axis=0)).sum()):
+        law = "every cell has validation errors that are numbers"
+        raise BadInput(law, f"{bad} of {len(rows)} cells without", str(path), "download it again")
 
     def row_of(architecture: Architecture) -> int:
         pruned = graph(architecture)
@@ -80,6 +90,19 @@ def read_tfrecord(path: str | Path) -> Table:
 
     levels = tuple(float(epochs) for epochs in sorted(told))
     return Table("nb101", SPACE, columns, row_of, None, "val_error", ("test_error",), levels)
+
+
+def _check_whole(told: Mapping[int, Mapping[int, Sequence[object]]], count: int, cells: int, path: Path) -> None:
+    """Raise `BadInput` where a cell, or one of its trainings, is missing: a file cut between two records has no other
+    mark."""
+    law = f"a file of NAS-Bench-101 has {cells:,} cells, each trained {REPEATS} times for each number of epochs"
+    if count != cells:
+        raise BadInput(law, f"{count:,} cells", str(path), "download it again")
+    for epochs, rows in sorted(told.items()):
+        trainings = sum(len(each) for each in rows.values())
+        if len(rows) != cells or any(len(each) != REPEATS for each in rows.values()):
+            found = f"{trainings:,} trainings of {REPEATS * cells:,} for {epochs} epochs"
+            raise BadInput(law, found, str(path), "download it again")
 
 
 def graph(architecture: Architecture) -> Graph | None:

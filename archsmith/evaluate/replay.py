@@ -37,8 +37,9 @@ class Replay:
         """The trial that is best in the one objective within each budget of whole evaluations; None where there is
         none yet."""
         found: list[int | None] = []
+        finite = np.isfinite(self.values[:, 0])  # argmin takes NaN for the least
         for budget in budgets:
-            able = np.flatnonzero(self.whole & (self.cost <= budget + 1e-9))
+            able = np.flatnonzero(self.whole & finite & (self.cost <= budget + 1e-9))
             found.append(int(able[np.argmin(self.values[able, 0])]) if len(able) else None)
         return found
 

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -68,9 +68,13 @@ def bench(
     if min(budget, seeds, workers) < 1:
         raise BadInput("budget, seeds and workers are at least 1", f"{budget}, {seeds}, {workers}")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput("a comparison needs an empty folder", "files", str(folder), "name another with --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadInput("a comparison needs an empty folder", "files", str(folder), "name another with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        law = "a comparison needs a folder that can be made"
+        raise BadInput(law, error.strerror or first_line(error), str(folder), "name another with --out") from error
     found: list[Curves] = []
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         calls = {
@@ -101,10 +105,7 @@ def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), *
         if len(table.epochs) < 2:
             raise BadInput(f"{plain} needs cheap values", "a table without", table.name, "leave it out")
         options.setdefault("levels", table.epochs)
-    unknown = [level for level in options.get("levels", ()) if level not in table.epochs]
-    if unknown:
-        known = f"there are: {', '.join(f'{each:g}' for each in table.epochs)}"
-        raise BadInput("levels are epochs of the table", f"{unknown[0]}", table.name, known)
+        _check_levels(table, options)
     asked = objectives or [table.objective]
     if beyond := [each for each in options.get("limits") or {} if each not in asked]:
         law = "limits on a table are on what is searched for"
@@ -112,6 +113,20 @@ def made(name: str, table: Table, budget: int, objectives: Sequence[str] = (), *
     if plain in READS_FEATURES and table.features is not None:
         options.setdefault("features", table.features)
     return strategy(plain, asked, budget=budget, **{**options, **given})
+
+
+def _check_levels(table: Table, options: Mapping[str, Any]) -> None:
+    """Raise `BadInput` for a resource that the table has not, and levels that are not its epochs up to the last."""
+    if options.get("resource", "epochs") != "epochs":
+        raise BadInput("the resource of a table is epochs", str(options["resource"]), table.name, "leave it out")
+    levels, known = options["levels"], f"there are: {', '.join(f'{each:g}' for each in table.epochs)}"
+    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
+        raise BadInput("levels are a list of epochs of the table", repr(levels), table.name, known)
+    if unknown := [level for level in levels if level not in table.epochs]:
+        raise BadInput("levels are epochs of the table", f"{unknown[0]}", table.name, known)
+    if levels[-1] != table.epochs[-1]:  # nothing would ever be measured in full
+        law = "the last of the levels is the table's last"
+        raise BadInput(law, f"{levels[-1]}", table.name, f"end them with {table.epochs[-1]:g}")
 
 
 def tried_out(found: Strategy, name: str, space: Space, objectives: Sequence[str]) -> Strategy:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from archsmith.errors import BadInput
+from archsmith.evaluate.benchmark import Benchmark
 from archsmith.evaluate.nasbench101 import OPERATORS, PAIRS, SPACE, graph, hash_of, read_tfrecord
 from archsmith.evaluate.nats_bench import SIZES, read_size, read_topology
 from archsmith.evaluate.plain_pickle import read_plain
@@ -74,7 +75,7 @@ def tfrecord(tmp_path: Path) -> Path:
 
 
 def test_nas_bench_101_is_read_without_tensorflow(tfrecord: Path) -> None:
-    table = read_tfrecord(tfrecord)
+    table = read_tfrecord(tfrecord, cells=3)
     names = ("val_error", "test_error", "test_error@4", "parameters", "training_seconds")
     assert table.values(Architecture(CHAIN), names) == pytest.approx(
         {"val_error": 9.9, "test_error": 20.0, "test_error@4": 30.0, "parameters": 1000, "training_seconds": 200.0}
@@ -84,7 +85,7 @@ def test_nas_bench_101_is_read_without_tensorflow(tfrecord: Path) -> None:
 
 
 def test_cells_of_one_graph_are_one_and_what_leads_nowhere_is_pruned(tfrecord: Path) -> None:
-    table = read_tfrecord(tfrecord)
+    table = read_tfrecord(tfrecord, cells=3)
     assert table.row_of(Architecture(ONE)) == table.row_of(Architecture(OTHER))
     dangling = {**ONE, "0->3": True, "4->5": True, "node 4": OPERATORS[1]}
     assert table.row_of(Architecture(dangling)) == table.row_of(Architecture(ONE))
@@ -108,7 +109,7 @@ def test_hashes_are_those_of_the_file() -> None:
 
 
 def test_a_search_goes_on_behind_cells_that_are_none(tfrecord: Path) -> None:
-    found = replay(read_tfrecord(tfrecord), random_search(), ["val_error"], budget=3, seed=0)
+    found = replay(read_tfrecord(tfrecord, cells=3), random_search(), ["val_error"], budget=3, seed=0)
     assert len(found.values) == 0 and found.seconds > 0  # three cells of half a billion are not met by chance
 
 
@@ -132,6 +133,38 @@ def test_a_damaged_file_says_so(tfrecord: Path, how: str) -> None:
     with pytest.raises(BadInput) as caught:
         read_tfrecord(tfrecord)
     assert "\n" not in str(caught.value) and str(tfrecord) in str(caught.value)
+
+
+def frames(content: bytes) -> list[bytes]:
+    """The records of a file with their lengths and checksums."""
+    found, at = [], 0
+    while at < len(content):
+        end = at + 16 + struct.unpack("<Q", content[at : at + 8])[0]
+        found.append(content[at:end])
+        at = end
+    return found
+
+
+def test_a_file_that_ends_between_two_records_is_not_whole(tfrecord: Path) -> None:
+    whole = frames(tfrecord.read_bytes())
+    for left, said in ((17, "8 trainings of 9 for 108 epochs"), (12, "2 cells"), (6, "1 cells")):
+        tfrecord.write_bytes(b"".join(whole[:left]))
+        with pytest.raises(BadInput, match=said):
+            read_tfrecord(tfrecord, cells=3)
+        assert read_tfrecord(tfrecord, cells=None).epochs == (4.0, 108.0)
+    tfrecord.write_bytes(b"".join(whole[:15]))
+    with pytest.raises(BadInput, match="6 trainings of 9 for 108 epochs"):
+        read_tfrecord(tfrecord, cells=3)
+    with pytest.raises(BadInput, match="423,624 cells"):
+        Benchmark(f"nb101={tfrecord}").table()
+
+
+def test_an_error_that_is_no_number_is_refused(tfrecord: Path) -> None:
+    writing = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    with tfrecord.open("ab") as file:
+        writing.RecordWriter(file).write(record(CHAIN, 108, wire((float("nan"), 0.8), 1.0, 1000)))
+    with pytest.raises(BadInput, match="1 of 3 cells without"):
+        read_tfrecord(tfrecord, cells=None)
 
 
 def test_nas_bench_101_has_its_space() -> None:

@@ -14,7 +14,7 @@ from archsmith.cli import app
 from archsmith.errors import BadInput
 from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import read_csv
-from archsmith.jobs.bench import bench
+from archsmith.jobs.bench import bench, made
 from archsmith.report.compared import Curves, mean_ranks
 from archsmith.search import asha, random_search
 from archsmith.trial import Strategy
@@ -105,6 +105,32 @@ def test_a_folder_with_files_is_left_alone(table: Path, tmp_path: Path) -> None:
         bench([f"sums:error={table}"], ["random"], out=tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["taken", "taken/below"])
+def test_a_folder_that_cannot_be_made_is_said(table: Path, tmp_path: Path, inside: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    arguments = ["bench", "--benchmark", f"sums:error={table}", "--strategy", "random", "--budget", "2", "--seeds", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / inside)])
+    assert result.exit_code == 2 and result.output.count("\n") == 1 and "name another" in result.output.lower()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("asha:resource=x", "the resource of a table is epochs; found x"),
+        ("bohb:levels=[1]", "the table's last"),
+        ("hyperband:levels=[2,10]", "levels are epochs of the table; found 2"),
+        ("asha:levels=10", "a list of epochs"),
+        ("asha:levels=[]", "a list of epochs"),
+    ],
+)
+def test_levels_are_epochs_of_the_table_up_to_its_last(table: Path, strategy: str, said: str) -> None:
+    read = replace(read_csv(table, ("error",)), epochs=(1.0, 5.0, 10.0))
+    with pytest.raises(BadInput, match=said):
+        made(strategy, read, 20)
+    for able in ("asha", "asha:levels=[1,10]", "bohb:levels=[10],resource=epochs"):
+        made(able, read, 20)
+
+
 def run(table: Path, strategy: Strategy, budget: float, epochs: tuple[float, ...] = ()) -> Replay:
     read = replace(read_csv(table, ("error",)), epochs=epochs)
     return replay(read, strategy, ["error"], budget=budget, seed=0, report=["error"])
@@ -117,6 +143,14 @@ def test_a_search_on_a_table_stops_at_its_budget(table: Path) -> None:
     best = found.best_at([0.5, 1, 20])
     assert best[:2] == [None, 0] and found.values[best[2], 0] == found.values.min()
     assert len(run(table, random_search(), 1000).values) == 125  # the whole space and no more
+
+
+def test_a_value_that_is_no_number_is_never_the_best(table: Path) -> None:
+    found = run(table, random_search(), 9)
+    found.values[2] = np.nan
+    assert found.best_at([9]) == [int(np.nanargmin(found.values[:, 0]))]
+    found.values[:] = np.nan
+    assert found.best_at([9]) == [None]
 
 
 def test_cheap_evaluations_count_for_their_share(table: Path) -> None:
