@@ -43,29 +43,30 @@ def asha(
     objectives: Sequence[str], *, resource: str = "epochs", levels: Sequence[float] = (), eta: int = ETA
 ) -> Strategy:
     """Asynchronous successive halving over these levels of the resource, ascending."""
-    return _halving(objectives, resource, levels, eta, _at_random, brackets=1)
+    return _halving(objectives, resource, levels, eta, _at_random)
 
 
 def hyperband(
     objectives: Sequence[str], *, resource: str = "epochs", levels: Sequence[float] = (), eta: int = ETA
 ) -> Strategy:
-    """Asynchronous Hyperband: new architectures enter at each level in turn, the lower the more often."""
-    return _halving(objectives, resource, levels, eta, _at_random, brackets=len(levels))
+    """Asynchronous Hyperband: new architectures enter at each level in turn, the lower the more often (`brackets`)."""
+    return _halving(objectives, resource, levels, eta, _at_random, bracketed=True)
 
 
 def bohb(
     objectives: Sequence[str], *, resource: str = "epochs", levels: Sequence[float] = (), eta: int = ETA
 ) -> Strategy:
     """Hyperband whose new architectures come from what was good on the highest level that tells enough."""
-    return _halving(objectives, resource, levels, eta, _by_density(objectives, resource), brackets=len(levels))
+    return _halving(objectives, resource, levels, eta, _by_density(objectives, resource), bracketed=True)
 
 
 def _halving(
-    objectives: Sequence[str], resource: str, levels: Sequence[float], eta: int, draw: Draw, brackets: int
+    objectives: Sequence[str], resource: str, levels: Sequence[float], eta: int, draw: Draw, bracketed: bool = False
 ) -> Strategy:
     if not levels or list(levels) != sorted(set(levels)) or levels[0] <= 0 or eta < 2:
         law = "multi-fidelity search needs levels of its resource above 0, ascending, and an eta of 2 or more"
         raise BadInput(law, f"{list(levels)}, eta {eta}")
+    sizes = brackets(levels, eta) if bracketed else [1]
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         proposals: list[Proposal] = []
@@ -78,7 +79,7 @@ def _halving(
                 point = draw(space, history, {architecture for _, architecture in taken}, rng)
                 if point is None:
                     break
-                level = levels[_bracket(entered, brackets, eta)]
+                level = levels[_bracket(entered, sizes)]
                 found, entered = Proposal(point, {resource: level}), entered + 1
             taken.add((found.fidelity[resource], found.architecture))
             proposals.append(found)
@@ -111,15 +112,28 @@ def _promotable(
     return None
 
 
-def _bracket(entered: int, brackets: int, eta: int) -> int:
-    """The level at which the next new architecture enters: bracket s gets a share that goes with eta ** -s.
+def _bracket(entered: int, sizes: Sequence[int]) -> int:
+    """The level at which the next new architecture enters: in turn as many at each as its bracket begins with.
 
-    >>> [_bracket(i, 2, 3) for i in range(8)]
-    [0, 0, 0, 1, 0, 0, 0, 1]
+    >>> [_bracket(i, [3, 2]) for i in range(8)]
+    [0, 0, 0, 1, 1, 0, 0, 0]
     """
-    shares = [eta ** (brackets - 1 - s) for s in range(brackets)]
-    place = entered % sum(shares)
-    return next(s for s in range(brackets) if place < sum(shares[: s + 1]))
+    place = entered % sum(sizes)
+    return next(level for level in range(len(sizes)) if place < sum(sizes[: level + 1]))
+
+
+def brackets(levels: Sequence[float], eta: int = ETA) -> list[int]:
+    """How many architectures enter at each level, so that what enters there and goes up costs about the same for each.
+
+    Where each level is eta times the one below, these are the sizes of Li et al. 2018, algorithm 1:
+    ceil((s_max + 1) / (s + 1) * eta ** s), with s the levels above.
+
+    >>> brackets([1, 3, 9, 27, 81]), brackets([12, 200])
+    ([81, 34, 15, 8, 5], [3, 1])
+    """
+    costs = [sum(r / eta**i for i, r in enumerate(levels[at:])) for at in range(len(levels))]
+    budget = costs[0] * eta ** (len(levels) - 1)
+    return [max(1, int(budget / cost + 0.5)) for cost in costs]
 
 
 def _at_random(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from archsmith.errors import BadInput
 from archsmith.search import asha, bohb, hyperband
-from archsmith.search.fidelity import density, tally
+from archsmith.search.fidelity import brackets, density, tally
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.study import Store
 from archsmith.trial import Strategy, Trial
@@ -76,6 +77,15 @@ def test_hyperband_enters_at_every_level() -> None:
     history = search(hyperband(["loss"], levels=LEVELS), 60)
     entered = Counter(trial.proposal.fidelity["epochs"] for trial in history if not trial.proposal.parents)
     assert entered[1] > entered[3] > entered[9] > 0
+
+
+def test_brackets_have_the_sizes_of_the_paper() -> None:
+    # Li et al. 2018, algorithm 1 with R = 81 and eta = 3: n = ceil((s_max + 1) / (s + 1) * eta ** s).
+    assert brackets((1, 3, 9, 27, 81)) == [math.ceil(5 / (s + 1) * 3**s) for s in (4, 3, 2, 1, 0)] == [81, 34, 15, 8, 5]
+    assert brackets((1, 2, 4, 8, 16), 2) == [math.ceil(5 / (s + 1) * 2**s) for s in (4, 3, 2, 1, 0)]
+    history = search(hyperband(["loss"], levels=LEVELS), 60)
+    entered = [trial.proposal.fidelity["epochs"] for trial in history if not trial.proposal.parents]
+    assert entered[:17] == [1] * 9 + [3] * 5 + [9] * 3
 
 
 def test_a_model_draws_better_ones_than_chance() -> None:
