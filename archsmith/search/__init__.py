@@ -101,10 +101,11 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     given: dict[str, Any] = {"objectives": list(objectives), "budget": budget}
     given = {key: value for key, value in given.items() if key in taken}
     open_ended = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
-    unknown = [key for key in options if key not in taken and not open_ended]
+    unknown = [key for key in options if key in fixed or (key not in taken and not open_ended)]
     if unknown:
-        own = [key for key in taken if key not in ("objectives", "budget")]
-        raise BadInput(f"an option of {name} is one that it has", repr(unknown[0]), "", f"there are: {', '.join(own)}")
+        own = [key for key in taken if key not in ("objectives", "budget", *fixed)]
+        remedy = f"there are: {', '.join(own)}" if own else "it has none"
+        raise BadInput(f"an option of {name} is one that it has", repr(unknown[0]), "", remedy)
     hints = typing.get_type_hints(make.func)
     for key, value in options.items():
         if key in hints and not _fits(value, hints[key]):

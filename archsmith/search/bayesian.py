@@ -44,16 +44,18 @@ def bayesian_optimisation(
     """
     if not objectives or budget < 1:
         raise BadInput("Bayesian optimisation needs an objective and a budget", f"{list(objectives)}, {budget}")
+    if start is not None and start < 0:
+        raise BadInput("Bayesian optimisation starts with 0 random points or more", str(start))
     first = int(np.clip(budget // 10, 5, 20)) if start is None else start
     pool = Pool(joined(features, prior))
 
-    settled: dict[tuple[str, tuple[int, ...]], Hyper] = {}  # a cache of the last length scale and noise
+    settled: dict[tuple[str, tuple[object, ...]], Hyper] = {}  # a cache of the last length scale and noise
     watched: dict[str, Watched] = {}  # and of a small space's points
 
     def hyper(space: Space, done: Sequence[Trial], x: np.ndarray) -> Hyper:
         """Chosen anew whenever the trials have grown by a tenth."""
         count = learnt_from(len(done), first, GROWN)
-        key = (space.hash, tuple(hash((t.proposal.architecture, *t.values.values())) for t in done[:count]))
+        key = (space.hash, key_of(done[:count], objectives))
         if key not in settled:
             settled.clear()
             settled[key] = likely(x[:count], weighed(done[:count], objectives, np.random.default_rng(count)))
@@ -95,6 +97,11 @@ def bayesian_optimisation(
         return different(history, n, choose)
 
     return propose if prior is None else with_prior(propose, prior, first=first)
+
+
+def key_of(done: Sequence[Trial], objectives: Sequence[str]) -> tuple[object, ...]:
+    """What usable trials tell a model, to know them again by. Not its `hash`: that of -1.0 is that of -2.0."""
+    return tuple((t.proposal.architecture, *(t.values[name] for name in objectives)) for t in done)
 
 
 def joined(features: Features | None, prior: Prior | None) -> Features | None:

@@ -61,18 +61,21 @@ def learnt_from(done: int, first: int, grown: float, least: int = 1) -> int:
 class Pool:
     """What a model is asked about, with feature vectors: the whole of a small space, and candidates of a large one.
 
-    Vectors and the points of a small space are made once and kept: a cache, since they depend on the space alone.
+    Vectors and the points of a small space are made once and kept, those of the last space: a cache, since they depend
+    on the space alone.
     """
 
     def __init__(self, features: Features | None) -> None:
         self._features = features
         self._known: dict[Architecture, np.ndarray] = {}
+        self._of = ""  # the space that they are encoded for
         self._whole: tuple[str, Whole] | None = None
 
     def vectors(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
         """(n, d) float64: the space's encoding, and beside it the features where there are any."""
-        if len(self._known) > KEPT:
+        if len(self._known) > KEPT or self._of != space.hash:
             self._known.clear()
+            self._of = space.hash
         scale = scale_of(space)
         for each in architectures:
             if each not in self._known:

@@ -33,6 +33,8 @@ def regularised_evolution(
     sample = max(SAMPLE, population // 4) if sample is None else sample
     if not objectives or sample < 1 or min(population, budget) < 1:
         raise BadInput("evolution needs an objective, a population and a sample", f"{list(objectives)}")
+    if strange := [each for each in start if not isinstance(each, Architecture)]:
+        raise BadInput("evolution starts with architectures", repr(strange[0]), "start", "leave it out")
     if sample > max(SAMPLE, population):
         raise BadInput("a sample is of the population", f"{sample} of {population}", "", "give a smaller sample")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from archsmith.errors import BadInput
 from archsmith.search.fresh import different, fresh
 from archsmith.search.order import standing, usable
 from archsmith.space import Architecture, Space
@@ -19,6 +20,8 @@ def local_search(objectives: Sequence[str], *, start: int = 1, eager: bool = Tru
     at once; without `eager`, as in the paper, only once all are known, to the best of them. From a minimum it starts
     anew, and what was found before stays in the history.
     """
+    if start < 1:
+        raise BadInput("local search starts with at least 1 random point", str(start))
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         climb = since_restart(history)

@@ -2,7 +2,7 @@
 
 Each rule names the measured reason in `docs/search.md`. No one strategy is best everywhere (Wolpert & Macready 1997);
 what decides here is what each needs: a model of the trials pays where a trial costs more than the model, which grows
-with the cube of the trials; cheap rungs pay where they are there.
+with the cube of the trials. Cheap values decide nothing: where they are there, BOHB was measured to be no better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from archsmith.search.bayesian import bayesian_optimisation
 from archsmith.search.candidates import Features
 from archsmith.search.evolution import regularised_evolution
-from archsmith.search.fidelity import bohb
 from archsmith.search.grid import grid_search
 from archsmith.search.nsga import nsga2
 from archsmith.search.wrap import Prior, with_prior
@@ -24,7 +23,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 MODELLED = 600  # trials up to which a Gaussian process keeps up with the trials
 
 
-def pick(space: Space, objectives: Sequence[str], budget: int, levels: Sequence[float] | None = None) -> str:
+def pick(space: Space, objectives: Sequence[str], budget: int) -> str:
     """The name of the strategy for a task.
 
     >>> from archsmith.space import Choice
@@ -34,8 +33,6 @@ def pick(space: Space, objectives: Sequence[str], budget: int, levels: Sequence[
     """
     if space.size <= budget:
         return "grid"
-    if levels and len(objectives) == 1:
-        return "bohb"
     if budget <= MODELLED:
         return "bayesian"
     return "nsga2" if len(objectives) > 1 else "evolution"
@@ -45,18 +42,15 @@ def portfolio(
     objectives: Sequence[str],
     *,
     budget: int = 100,
-    levels: Sequence[float] | None = None,
     features: Features | None = None,
     prior: Prior | None = None,
 ) -> Strategy:
     """The strategy that `pick` names once the space is known; proposals say which in their note.
 
-    `levels`: fidelities "epochs", ascending, where there are cheap ones. `features`, `prior`: as Bayesian optimisation
-    takes them.
+    `features`, `prior`: as Bayesian optimisation takes them.
     """
     makers: dict[str, Callable[[], Strategy]] = {
         "grid": lambda: grid_search(budget=budget),
-        "bohb": lambda: bohb(objectives, levels=levels or ()),
         "bayesian": lambda: bayesian_optimisation(objectives, budget=budget, features=features, prior=prior),
         "nsga2": lambda: nsga2(objectives, budget=budget),
         "evolution": lambda: regularised_evolution(objectives, budget=budget),
@@ -64,12 +58,11 @@ def portfolio(
     made: dict[str, Strategy] = {}
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        name = pick(space, objectives, budget, levels)
+        name = pick(space, objectives, budget)
         if name not in made:
             made[name] = makers[name]()
             if prior is not None and name not in ("bayesian", "grid"):
-                fidelity = {"epochs": levels[-1]} if name == "bohb" and levels else None
-                made[name] = with_prior(made[name], prior, first=max(5, budget // 10), fidelity=fidelity)
+                made[name] = with_prior(made[name], prior, first=max(5, budget // 10))
         return [_signed(proposal, name) for proposal in made[name](space, history, n, rng)]
 
     return propose

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from archsmith.errors import BadInput
-from archsmith.search.bayesian import PARENTS, weighed
+from archsmith.search.bayesian import PARENTS, key_of, weighed
 from archsmith.search.candidates import Features, Pool, learnt_from
 from archsmith.search.fresh import different, fresh
 from archsmith.search.learners import Learner, Predict, boosted_trees, mlp_ensemble
@@ -42,17 +42,19 @@ def predictor_search(
     if budget < 1 or model not in (*LEARNERS, "transformer"):
         known = f"there are: {', '.join([*LEARNERS, 'transformer'])}"
         raise BadInput("a predictor is one that is known, and has a budget", f"{model!r}, {budget}", "", known)
+    if start is not None and start < 0:
+        raise BadInput("a predictor's search starts with 0 random points or more", str(start))
     first = int(np.clip(budget // 10, 5, 20)) if start is None else start
     pool = Pool(features)
     # A cache of the last one: what is trained is the history's.
-    trained: dict[tuple[str, tuple[int, ...]], Told] = {}
+    trained: dict[tuple[str, tuple[object, ...]], Told] = {}
 
     def learner(space: Space) -> Learner:
         return LEARNERS[model] if model in LEARNERS else transformer_ensemble(space)
 
     def told_by(space: Space, done: Sequence[Trial]) -> Told:
         known = done[: learnt_from(len(done), max(2, first), GROWN, 4)]
-        key = (space.hash, tuple(hash((t.number, t.proposal.architecture, *t.values.values())) for t in known))
+        key = (space.hash, key_of(known, objectives))
         if key not in trained:
             trained.clear()
             x = pool.vectors(space, [trial.proposal.architecture for trial in known])

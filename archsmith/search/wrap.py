@@ -17,6 +17,7 @@ from archsmith.trial import Proposal, Strategy, Trial
 Prior = Callable[[Architecture], float]
 # Trials and what each lost, (n,) minimised -> choice -> the values to drop.
 Policy = Callable[[Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, ...]]]
+PASSED = "passed over"  # key of a note
 LEAST, SURE = 5, 3.0  # times that a value was tried, and standard errors, before it is dropped
 
 
@@ -60,7 +61,9 @@ def shrinking(
 
     "rule": values that were among the worse half each time that they were tried. "learned": values that a model of all
     trials holds to be worse than another of their choice, whatever the others are. A choice always keeps a value. What
-    the study knows of the space does not change; the values dropped are in the note of each proposal.
+    the study knows of the space does not change; the values dropped are in the note of each proposal, and the point
+    that it stands in for. To the strategy inside that one has failed, so that it goes on from there; where that
+    strategy has nothing left, points that were passed over are tried after all.
     """
     if isinstance(policy, str) and policy not in POLICIES:
         raise BadInput("a policy is one that is known", repr(policy), "", f"there are: {', '.join(POLICIES)}")
@@ -70,18 +73,22 @@ def shrinking(
         done = usable(history, objectives)
         done = done[: len(done) // every * every]
         dropped = decide(space, done, standing(done, objectives)) if done else {}
-        if not dropped:
-            return strategy(space, history, n, rng)
-        proposals = strategy(space, history, n, rng)
+        passed = {trial.number: each for trial in history if (each := passed_over(trial)) is not None}
+        proposals = strategy(space, _with_failed(history, passed), n, rng)
         seen = {trial.proposal.architecture for trial in history} | {each.architecture for each in proposals}
+        left = [each for each in passed.values() if each.architecture not in seen]
+        proposals += list({each.architecture: each for each in left}.values())[: n - len(proposals)]
+        if not dropped:
+            return proposals
+        seen |= {each.architecture for each in proposals}
+        listed = {name: list(values) for name, values in dropped.items()}
         found: list[Proposal] = []
         for proposal in proposals:
-            point = proposal.architecture
-            if _has(point, dropped):
-                point = _without(space, point, dropped, seen, rng) or point
-            note = proposal.note if isinstance(proposal.note, Mapping) else {}
-            listed = {name: list(values) for name, values in dropped.items()}
-            found.append(Proposal(point, proposal.fidelity, {**note, "dropped": listed}, proposal.parents))
+            point, note = proposal.architecture, proposal.note if isinstance(proposal.note, Mapping) else {}
+            note = {**note, "dropped": listed}
+            if _has(point, dropped) and (other := _without(space, point, dropped, seen, rng)) is not None:
+                point, note = other, {**note, PASSED: point.to_json()}
+            found.append(Proposal(point, proposal.fidelity, note, proposal.parents))
             seen.add(point)
         return found
 
@@ -103,6 +110,25 @@ def shrinking_search(
         raise BadInput("values are looked at after at least 1 trial", str(every))
     made = strategy(of, objectives, budget=budget)
     return shrinking(made, objectives, every=every or max(10, budget // 8), policy=policy)
+
+
+def passed_over(trial: Trial) -> Proposal | None:
+    """What a trial's proposal stands in for; None where it stands for itself."""
+    note = trial.proposal.note
+    if not isinstance(note, Mapping) or PASSED not in note:
+        return None
+    return replace(trial.proposal, architecture=Architecture.from_json(note[PASSED]), note=None)
+
+
+def _with_failed(history: Sequence[Trial], passed: Mapping[int, Proposal]) -> list[Trial]:
+    """The history, and before each trial what it stands in for, as failed: else a strategy that asks for a point until
+    it is tried would ask for it for ever."""
+    found: list[Trial] = []
+    for trial in history:
+        if trial.number in passed:
+            found.append(Trial(trial.number, passed[trial.number], "failed", error="passed over"))
+        found.append(trial)
+    return found
 
 
 def losing(space: Space, done: Sequence[Trial], lost: np.ndarray, least: int = LEAST) -> dict[str, tuple[Value, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -236,6 +237,45 @@ def test_a_strategy_holds_nothing_and_changes_nothing(make: Make) -> None:
     strategy(space, history[:4], 2, np.random.default_rng(3))
     assert strategy(space, history, 2, np.random.default_rng(9)) == fresh
     assert [trial.proposal for trial in history] == before
+
+
+@each_strategy
+def test_one_strategy_on_two_spaces_is_as_good_as_two(make: Make) -> None:
+    # The same names and points, in another order: what was kept for one must not serve the other.
+    space = SPACES["plain"]
+    turned = Space({**space.choices, "a": Choice([3, 0, 4, 1, 2])})
+    strategy = make(space, ["loss"])
+    search(space, strategy, 12)
+    history = search(turned, make(turned, ["loss"]), 12)
+    known = [(turned, history), (space, search(space, make(space, ["loss"]), 12)), (turned, history)]
+    for where, rows in known:
+        fresh = make(space, ["loss"])(where, rows, 2, np.random.default_rng(9))
+        assert strategy(where, rows, 2, np.random.default_rng(9)) == fresh
+
+
+@each_strategy
+def test_values_that_were_changed_are_what_counts(make: Make) -> None:
+    space = SPACES["plain"]
+    strategy = make(space, ["loss"])
+
+    def valued(is_good: Callable[[Architecture], bool]) -> list[Trial]:
+        """-1.0 and -2.0 have the same hash in Python."""
+        return [
+            replace(trial, values={"loss": -2.0 if is_good(trial.proposal.architecture) else -1.0})
+            if trial.status == "complete"
+            else trial
+            for trial in history
+        ]
+
+    history = search(space, make(space, ["loss"]), 20)
+    rules: list[Callable[[Architecture], bool]] = [
+        lambda point: point["c"] is True,
+        lambda point: point["c"] is False,
+        lambda point: measure(point, ["loss"])["loss"] < 0.5,  # noise to a model
+    ]
+    for rows in (*map(valued, rules), history):
+        fresh = make(space, ["loss"])(space, rows, 2, np.random.default_rng(9))
+        assert strategy(space, rows, 2, np.random.default_rng(9)) == fresh
 
 
 @each_strategy

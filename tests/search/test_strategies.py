@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ from archsmith.search.meta import learnt_prior
 from archsmith.search.order import standing
 from archsmith.search.picking import pick
 from archsmith.search.transformer import transformer_ensemble
-from archsmith.search.wrap import Policy, losing, outdone, shrinking, with_prior
+from archsmith.search.wrap import Policy, losing, outdone, passed_over, shrinking, with_prior
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
@@ -79,9 +80,23 @@ def test_a_name_or_an_option_that_there_is_not_is_said() -> None:
         strategy("asha", ["loss"])
     with pytest.raises(BadInput, match="closing needs front"):
         strategy("closing", ["loss"])
+    with pytest.raises(BadInput, match="It has none"):
+        strategy("random", ["loss"], foo=1)
+    for name, options in (("reinforce", {"method": "ppo"}), ("bananas", {"model": "boosting"})):
+        with pytest.raises(BadInput, match=rf"option of {name} is one that it has; found '{next(iter(options))}'"):
+            strategy(name, ["loss"], **options)
     with pytest.raises(BadInput, match="selection"):
         strategy("genetic", ["loss"], selection="best")
     assert set(STRATEGIES) > {*LEARNING, *MODELS, *SLOW}
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("local", -1), ("local", 0), ("bayesian", -1), ("bananas", -2), ("evolution", [1]), ("evolution", [{"0": "a"}])],
+)
+def test_a_start_that_is_none_is_refused(name: str, start: object) -> None:
+    with pytest.raises(BadInput, match="starts with"):
+        strategy(name, ["loss"], start=start)
 
 
 def test_limits_come_before_objectives() -> None:
@@ -172,6 +187,47 @@ def test_values_that_keep_losing_are_dropped_and_noted(policy: str | Policy) -> 
         shrinking(random_search(), ["loss"], policy="magic")
 
 
+@pytest.mark.parametrize("name", ["grid", pytest.param("pymoo")])
+def test_what_is_passed_over_has_failed_to_the_strategy_inside(name: str) -> None:
+    """One that asks for a point until it is tried goes on behind one that was passed over."""
+    if name == "pymoo":
+        pytest.importorskip("pymoo")
+    inner = strategy(name, ["loss"], budget=256)
+    told: list[list[Trial]] = []
+    asked: list[Architecture] = []
+
+    def watched(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        told.append(list(history))
+        proposals = inner(space, history, n, rng)
+        asked.extend(each.architecture for each in proposals)
+        return proposals
+
+    made = shrinking(watched, ["loss"], every=15, policy="learned")
+    history = search(made, 90, 0)
+    passed = [each.architecture for trial in history if (each := passed_over(trial)) is not None]
+    assert len(passed) >= 3 and len(set(asked)) == len(asked)
+    failed = [trial.proposal.architecture for trial in told[-1] if trial.status == "failed"]
+    assert failed == passed[: len(failed)] and len(failed) >= len(passed) - 1
+    again = shrinking(strategy(name, ["loss"], budget=256), ["loss"], every=15, policy="learned")
+    for known in (60, 90):
+        one, other = (each(SPACE, history[:known], 2, np.random.default_rng(1)) for each in (made, again))
+        assert one == other
+
+
+def test_shrinking_tries_in_the_end_what_it_passed_over() -> None:
+    space = Space({"a": Choice(list("abcd")), "b": Choice(list("abcd"))})
+    made, history = (
+        shrinking(strategy("grid", ["loss"], budget=16), ["loss"], every=4, policy=partial(losing, least=1)),
+        [],
+    )
+    while proposals := made(space, history, 3, np.random.default_rng(len(history))):
+        for proposal in proposals:
+            lost = float(sum("abcd".index(str(value)) for value in proposal.architecture.values()))
+            history.append(Trial(len(history), proposal, "complete", {"loss": -lost}))
+    assert any(passed_over(trial) for trial in history)
+    assert len(history) == 16 == len({trial.proposal.architecture for trial in history})
+
+
 def test_shrinking_has_a_name() -> None:
     made = strategy("shrinking", ["loss"], budget=96, of="random", policy="learned")
     history = search(made, 96, 0)
@@ -235,8 +291,9 @@ def test_local_search_goes_to_the_best_neighbour_where_it_is_not_eager() -> None
 def test_the_portfolio_picks_by_what_is_known_of_the_task() -> None:
     small = Space({"a": Choice(range(5)), "b": Choice(range(4))})
     assert pick(small, ["loss"], 20) == "grid" and pick(small, ["loss"], 19) == "bayesian"
-    assert pick(SPACE, ["loss"], 100, levels=(1.0, 9.0)) == "bohb"
-    assert pick(SPACE, ["loss", "ms"], 100, levels=(1.0, 9.0)) == "bayesian"
+    assert pick(SPACE, ["loss", "ms"], 100) == "bayesian"
+    with pytest.raises(BadInput, match=r"option of portfolio.*There are: features, prior"):
+        strategy("portfolio", ["loss"], levels=[1.0, 9.0])  # cheap values decide nothing
     assert pick(SPACE, ["loss"], 5000) == "evolution" and pick(SPACE, ["loss", "ms"], 5000) == "nsga2"
     history = search(strategy("portfolio", ["loss"], budget=100), 3, 0)
     assert {trial.proposal.note["strategy"] for trial in history} == {"bayesian"}
