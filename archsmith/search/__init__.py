@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from archsmith.search.grid import grid_search
     from archsmith.search.local import local_search
     from archsmith.search.nsga import nsga2
+    from archsmith.search.optuna_adapter import as_sampler
     from archsmith.search.optuna_sampler import optuna_sampler
     from archsmith.search.picking import portfolio
     from archsmith.search.policy import policy_gradient
@@ -42,9 +43,10 @@ NAMES = {
     "along": "along_front in_spread", "annealing": "simulated_annealing", "bayesian": "bayesian_optimisation",
     "closing": "closing_in", "deep_q": "deep_q_learning", "evolution": "regularised_evolution",
     "exact": "Option Pick exact_front exact_pick", "fidelity": "asha bohb hyperband", "genetic": "genetic_algorithm",
-    "grid": "grid_search", "local": "local_search", "nsga": "nsga2", "optuna_sampler": "optuna_sampler",
-    "policy": "policy_gradient", "picking": "portfolio", "predictor": "predictor_search",
-    "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning", "random": "random_search", "smac_facade": "smac",
+    "grid": "grid_search", "local": "local_search", "nsga": "nsga2", "optuna_adapter": "as_sampler",
+    "optuna_sampler": "optuna_sampler", "policy": "policy_gradient", "picking": "portfolio",
+    "predictor": "predictor_search", "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning",
+    "random": "random_search", "smac_facade": "smac",
     "swarm": "particle_swarm", "wrap": "shrinking shrinking_search with_prior",
 }  # fmt: skip
 MODULES = {name: module for module, names in NAMES.items() for name in names.split()}
@@ -155,6 +157,7 @@ __all__ = [
     "Option",
     "Pick",
     "along_front",
+    "as_sampler",
     "asha",
     "bayesian_optimisation",
     "bohb",
