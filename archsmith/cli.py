@@ -198,6 +198,7 @@ def search(
     validation: Annotated[str | None, typer.Option(help="Default: split off --data.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Read once, at the end. Default: split off --data.")] = None,
     text: Annotated[list[str] | None, Column] = None,
+    segmented: Annotated[bool, typer.Option("--segmented", help="Chinese texts have spaces between words.")] = False,
     label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
     metric: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
     history: Annotated[
@@ -255,6 +256,7 @@ def search(
                 runtime=runtime,
                 seed=seed,
                 processes=processes,
+                segmented=segmented,
             )
 
         asked = Asked(

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from archsmith.jobs.baseline import baseline
+from archsmith.jobs.baseline import baseline, compared
 from archsmith.jobs.ground import Scratch
 from archsmith.jobs.search import Asked, search
-from archsmith.report.result import read_result
 
 LSTM = [{"lstm": {"out": 64}}, "last", {"linear": {"out": "$outputs"}}]
 
@@ -43,11 +42,7 @@ def main() -> None:
     data = chosen.data or str(made_up(out.parent / "made_up.csv"))
     task = Scratch("series-forecasting", data, "series", runtime="onnxruntime", **small)
     search(out, Asked("evolution", chosen.trials, scratch=task, minutes=chosen.minutes))
-    found, lstm = read_result(out), baseline(out, LSTM)
-    assert found.holdout is not None
-    print(f"{'':12}{'R2 (points)':>12}{'parameters':>12}{'ms':>8}")
-    print(f"{'found':12}{found.holdout.best:12.1f}{found.best.parameters:12,}{found.best.latency_ms:8.2f}")
-    print(f"{'LSTM':12}{lstm.quality:12.1f}{lstm.parameters:12,}{lstm.latency_ms:8.2f}")
+    print(compared(out, {"LSTM": baseline(out, LSTM)}))
     print(f"The report is {out}/report.html")
 
 

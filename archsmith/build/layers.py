@@ -53,6 +53,35 @@ class Positions(nn.Module):
         return x_BLC + self.table[: x_BLC.shape[1]]
 
 
+class NGrams(nn.Module):
+    """A vector for each run of tokens that begins at a place, out of a table that runs are hashed into (Joulin et al.
+    2017, "Bag of tricks"), zeros where the run reaches past the end; the vectors of several lengths side by side."""
+
+    masked = True
+    STEP, MOST = 251, 2**16  # so that no number leaves the 24 bits in which OpenVINO divides exactly
+
+    def __init__(self, rows: int, out: int, lengths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.rows, self.lengths = rows, lengths
+        tables = [nn.Embedding(rows, out) for _ in lengths]
+        for table in tables:
+            nn.init.normal_(table.weight, std=0.1)  # of a run that is seen once little is to be believed
+        self.tables = nn.ModuleList(tables)
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L) tokens -> (B, L, C)."""
+        there_BL = ids_BL != 0 if mask_BL is None else mask_BL != 0
+        place_BL, whole_BL = ids_BL % self.rows, there_BL
+        found: dict[int, Tensor] = {}
+        for length in range(2, max(self.lengths) + 1):
+            whole_BL = whole_BL & F.pad(there_BL, (0, length - 1))[:, length - 1 :]
+            place_BL = (place_BL * self.STEP + F.pad(ids_BL, (0, length - 1))[:, length - 1 :]) % self.rows
+            if length in self.lengths:
+                vector_BLC: Tensor = self.tables[self.lengths.index(length)](place_BL)
+                found[length] = vector_BLC * whole_BL[..., None].to(vector_BLC.dtype)
+        return torch.cat([found[length] for length in self.lengths], 2)
+
+
 class Patches(nn.Module):
     """Squares of a picture as a sequence."""
 

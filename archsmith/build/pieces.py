@@ -7,7 +7,7 @@ A width may be told as one of the input's: "in", "in*4". What tells padding from
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -123,6 +123,16 @@ def embedding(signal: Signal, rows: int, out: int) -> nn.Module:
     if not signal.tokens:
         raise ValueError("an embedding reads tokens")
     return nn.Embedding(rows, out, padding_idx=0)
+
+
+def ngrams(signal: Signal, rows: int, out: int, lengths: Sequence[int] = (2,)) -> nn.Module:
+    """A vector for each pair, triple ... of tokens, hashed into a table of so many rows."""
+    if not signal.tokens:
+        raise ValueError("n-grams are of tokens")
+    most = layers.NGrams.MOST
+    if not (lengths and all(length > 1 for length in lengths) and 0 < rows <= most):
+        raise ValueError(f"n-grams have two tokens or more, and a table of 1 to {most:,} rows: {list(lengths)}, {rows}")
+    return layers.NGrams(rows, out, tuple(dict.fromkeys(lengths)))
 
 
 def positions(signal: Signal) -> nn.Module:
@@ -251,6 +261,7 @@ KINDS: Mapping[str, Callable[..., nn.Module]] = {
     "max": pooled("max"),
     "max_pool": max_pool,
     "mean": pooled("mean"),
+    "ngrams": ngrams,
     "patches": patches,
     "positions": positions,
     "project": project,
@@ -298,6 +309,6 @@ def made(kind: str, options: Mapping[str, Any], signal: Signal) -> nn.Module:
     except TypeError as error:
         known = ", ".join(list(takes.parameters)[1:]) or "no options"
         raise ValueError(f"{kind} takes {known}: {error}") from error
-    if signal.tokens and kind != "embedding":
+    if signal.tokens and kind not in ("embedding", "ngrams"):
         raise ValueError("tokens must first go through an embedding")
     return KINDS[kind](signal, **options)

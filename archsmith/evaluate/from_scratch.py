@@ -216,12 +216,13 @@ class FromScratch:
     def trained(
         self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None, share: Share | None = None
     ) -> tuple[nn.Module, Fitted]:
-        """The wrapped network after training, and how that went. With `ends` it is judged on validation `checks` times
-        in its schedule, and training may end before it does (`train.fit`). `share`: of several processes, which one."""
+        """The wrapped network after training, and how that went. It is judged on validation `checks` times, and is what
+        it was at the best of them; with `ends` training may end before its schedule does (`train.fit`). `share`: of
+        several processes, which one."""
         module = self.ground.module(plan, self.seed)
         wrapped = self.ground.task.wrap(module)
         task = self.ground.task
-        validate = partial(validation_loss, wrapped, task) if ends else None
+        validate = partial(validation_loss, wrapped, task) if checks else None
         fitted = teach(
             wrapped, task, recipe, self.seed,
             validate=validate, checks=checks, ends=ends, progress=self.progress, share=share,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from archsmith.evaluate.from_scratch import FromScratch
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.ground import TASKS, grounded
-from archsmith.jobs.scratch import PACING_STEPS, exported_ms, recipes
+from archsmith.jobs.scratch import CHECKS, PACING_STEPS, exported_ms, recipes
 from archsmith.jobs.search import read_asked
+from archsmith.report.result import read_result
 from archsmith.space import JSON
 from archsmith.tasks.answer import answers, calling
 
@@ -60,7 +61,7 @@ def baseline(
     began = time.perf_counter()
     tried = []
     for rate in learning_rates:
-        wrapped, fitted = maker.trained(plan, replace(recipe, learning_rate=rate))
+        wrapped, fitted = maker.trained(plan, replace(recipe, learning_rate=rate), checks=CHECKS)
         tried.append((validation_loss(wrapped, ground.task), rate, wrapped, fitted.steps))
     seconds = time.perf_counter() - began
     loss, rate, wrapped, steps = min(tried, key=lambda one: one[0])
@@ -70,3 +71,15 @@ def baseline(
     costs = paper_costs(plan)
     ms = exported_ms(asked.scratch, task, wrapped)
     return Baseline(quality, 100 - loss, int(costs["parameters"]), int(costs["macs"]), ms, rate, steps, seconds)
+
+
+def compared(run: str | Path, others: Mapping[str, Baseline]) -> str:
+    """A table of what a run has found, as it ships, and of networks of one's own in fp32: points on the holdout, size,
+    latency of one row."""
+    result = read_result(Path(run))
+    assert result.holdout is not None
+    rows = [("found", result.holdout.best, result.best.parameters, result.best.latency_ms)]
+    rows += [(name, each.quality, each.parameters, each.latency_ms) for name, each in others.items()]
+    lines = [f"{'':16}{'points':>8}{'parameters':>14}{'ms':>10}"]
+    lines += [f"{name:16}{points:8.1f}{parameters:14,}{ms:10.3f}" for name, points, parameters, ms in rows]
+    return "\n".join(lines)

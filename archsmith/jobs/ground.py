@@ -51,6 +51,7 @@ class Scratch:
     runtime: str = "all"
     seed: int = 0
     processes: int = 1  # that train the winner
+    segmented: bool = False  # whether texts have spaces between all words, Chinese ones too
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scratch:
@@ -162,7 +163,8 @@ def _texts(scratch: Scratch) -> Task:
         )
 
     # Parts are split by their texts, whatever the words are; the words that stay are those of the train part.
-    every = learnt_tokenizer(text for name in columns for text in table.strings(name))
+    texts = (text for name in columns for text in table.strings(name))
+    every = learnt_tokenizer(texts, characters=not scratch.segmented)
     counts = np.bincount(task(every).parts["train"].ids, minlength=len(every))
     return task(kept_words(every, counts))
 

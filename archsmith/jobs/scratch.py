@@ -48,6 +48,7 @@ from archsmith.trial import Proposal, Trial, whole
 SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
 CHOSEN = "chosen"  # the stage that says which network won
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
+CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
 SHIFT = 1 / 8  # of a picture's side
@@ -233,7 +234,9 @@ def train_winner(
     """Train the winner, or in one of several processes the same one; the first writes its weights and how it went."""
     ground, blueprint = grounded(scratch)
     maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
-    trained, fitted = maker.trained(ground.plan(blueprint, Architecture.from_json(chosen)), recipe, share=share)
+    trained, fitted = maker.trained(
+        ground.plan(blueprint, Architecture.from_json(chosen)), recipe, checks=CHECKS, share=share
+    )
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")
         said = {"steps": fitted.steps, "loss": fitted.loss}

@@ -37,10 +37,18 @@ def _wrapped(inner: Any, longest: int) -> Any:
     )
 
 
-def learnt_tokenizer(texts: Iterable[str], words: int = WORDS, least: int = LEAST, longest: int = LONGEST) -> Any:
+def learnt_tokenizer(
+    texts: Iterable[str],
+    words: int = WORDS,
+    least: int = LEAST,
+    longest: int = LONGEST,
+    *,
+    characters: bool = True,
+) -> Any:
     """A transformers tokenizer of the commonest words of these texts; 0 is padding, 1 whatever is rarer.
 
-    Words are lower case, parted at spaces and punctuation; every Chinese character is a word.
+    Words are lower case, parted at spaces and punctuation; every Chinese character is a word, or without `characters`
+    what lies between two spaces, as a segmenter has put them.
     """
     try:
         import transformers  # noqa: F401
@@ -48,7 +56,7 @@ def learnt_tokenizer(texts: Iterable[str], words: int = WORDS, least: int = LEAS
     except ImportError as error:
         raise BadInput("texts need the package transformers", "none", "", "pip install 'archsmith[hf]'") from error
     inner = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    inner.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True, lowercase=True, strip_accents=False)
+    inner.normalizer = normalizers.BertNormalizer(handle_chinese_chars=characters, lowercase=True, strip_accents=False)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordLevelTrainer(
         vocab_size=words, min_frequency=least, special_tokens=[PAD, UNKNOWN], show_progress=False

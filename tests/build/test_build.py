@@ -123,6 +123,8 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ([{"linear": {"out": 3}}], TOKENS, "first go through an embedding"),
     ([{"embedding": {"rows": 9, "out": 8}}, {"attention": {"heads": 3}}], TOKENS, "8 channels cannot be shared by 3"),
     ([{"embedding": {"rows": 9, "out": 8}}], PICTURE, "an embedding reads tokens"),
+    ([{"ngrams": {"rows": 9, "out": 8}}], PICTURE, "n-grams are of tokens"),
+    ([{"ngrams": {"rows": 9, "out": 8, "lengths": [1]}}], TOKENS, "n-grams have two tokens or more"),
     ([{"conv": {"out": 8}, "relu": {}}], PICTURE, "an object of one module"),
     ({"graph": {"nodes": [{"name": "a", "from": ["b"]}]}}, PICTURE, "reads from nodes before it; found b"),
     ({"conv": {"out": "out*2"}}, PICTURE, 'a width is a number, "in"'),
@@ -219,3 +221,20 @@ def test_what_is_planned_runs_and_what_is_not_says_where(spec: Any) -> None:
         return
     out = network(plan).eval()(torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 8, 8))).float())
     assert tuple(out.shape[1:]) == plan.gives.shape
+
+
+def test_runs_of_tokens_are_told_apart_and_end_where_the_text_ends() -> None:
+    built = network(planned({"ngrams": {"rows": 65_536, "out": 4, "lengths": [2, 3]}}, TOKENS), seed=1).eval()
+    ids = torch.tensor([[5, 6, 7, 5, 6, 0], [9, 5, 6, 7, 8, 3]])
+    mask = (ids != 0).long()
+    with torch.no_grad():
+        out = built(ids, mask)
+        longer = built(torch.cat([ids, torch.zeros(2, 4, dtype=torch.long)], 1), torch.nn.functional.pad(mask, (0, 4)))
+    pairs, triples = out[..., :4], out[..., 4:]
+    assert out.shape == (2, 6, 8)
+    assert torch.equal(pairs[0, 0], pairs[0, 3]) and torch.equal(pairs[0, 0], pairs[1, 1])  # 5 6 wherever it is
+    assert torch.equal(triples[0, 0], triples[1, 1]) and not torch.equal(triples[0, 0], triples[1, 0])
+    ends = [(0, 4, pairs), (0, 5, pairs), (0, 3, triples), (1, 5, pairs), (1, 4, triples)]
+    assert all(not part[row, place].any() for row, place, part in ends)
+    assert pairs[0, 2].any() and triples[0, 2].any() and pairs[1, 4].any()
+    assert torch.equal(longer[:, :6], out) and not longer[:, 6:].any()

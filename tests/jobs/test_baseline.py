@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,42 @@ def test_what_is_no_baseline_is_refused(run: Path, tmp_path: Path) -> None:
         baseline(tmp_path, ["flatten"])
 
 
+def pictures(file: Path, channels: int) -> Path:
+    """Squares that are bright above or below."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 240)
+    x = rng.integers(0, 60, (240, 12, 12, channels))
+    x[labels == 0, :6] += 150
+    x[labels == 1, 6:] += 150
+    np.savez(file, image=x.squeeze().astype(np.uint8), label=labels)
+    return file
+
+
+def reviews(file: Path) -> Path:
+    """What is praised and what is blamed."""
+    rng, words = np.random.default_rng(0), (["好看", "喜欢", "不错"], ["难看", "讨厌", "失望"])
+    labels = rng.integers(0, 2, 300)
+    other = [[*rng.choice(list("这部电影书的了和是我们"), 6), f"第{i}"] for i in range(300)]
+    rows = [
+        f"{label}\t{''.join([*rest, *rng.choice(words[label], 2)])}" for label, rest in zip(labels, other, strict=True)
+    ]
+    file.write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
+    return file
+
+
+SMALL: dict[str, Callable[[Path], list[str]]] = {
+    "chinese_reviews": lambda folder: ["--data", str(reviews(folder / "reviews.tsv")), "--trials", "2"],
+    "cifar10": lambda folder: ["--data", str(pictures(folder / "c.npz", 3)), "--space", "chain"],
+    "mnist": lambda folder: ["--data", str(pictures(folder / "d.npz", 1)), "--trials", "2", "--minutes", "0.1"],
+    "series_forecast": lambda folder: [],
+}
+
+
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
 def test_an_example_runs(file: Path, tmp_path: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) < 60
-    command = [sys.executable, str(file), "--out", str(tmp_path)]
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, str(file), "--out", str(tmp_path / "out"), *SMALL[file.stem](tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^found +\d", done.stdout, re.MULTILINE), done.stdout

@@ -8,9 +8,12 @@ from archsmith.build.spec import Declared
 from archsmith.space import JSON
 
 
-def text(widths: Sequence[int] = (64, 96, 128, 192), depth: Sequence[int] = (1, 2, 3)) -> Declared:
-    """What TextCNN (Kim 2014), BiLSTM and attention networks have in common: an embedding, layers of any of these, a
-    way to see all places at once."""
+def text(
+    widths: Sequence[int] = (64, 96, 128, 192), depth: Sequence[int] = (0, 1, 2, 3), rows: int = 2**16
+) -> Declared:
+    """What fastText (Joulin et al. 2017), TextCNN (Kim 2014), BiLSTM and attention networks have in common: an
+    embedding of tokens, and of runs of tokens in tables of `rows`, layers of any of these, a way to see all places at
+    once."""
     width = "$/width"
     ops: JSON = {
         "conv_3": {"residual": _convolved(width, 3)},
@@ -22,9 +25,13 @@ def text(widths: Sequence[int] = (64, 96, 128, 192), depth: Sequence[int] = (1, 
         "attention": {"residual": ["layer_norm", {"attention": {"heads": 4}}]},
         "feed_forward": {"residual": ["layer_norm", {"linear": {"out": "in*2"}}, "gelu", {"linear": {"out": width}}]},
     }  # fmt: skip
+    tokens: JSON = {"embedding": {"rows": "$vocabulary", "out": "$width"}}
+    reads: JSON = {"tokens": tokens}
+    for name, lengths in (("pairs", [2]), ("triples", [2, 3])):
+        reads[name] = {"concat": [tokens, {"ngrams": {"rows": rows, "out": "$width", "lengths": lengths}}]}
     pools: JSON = {"max": "max", "mean": "mean", "attentive": "attentive", "both": {"concat": ["max", "mean"]}}
     network: list[JSON] = [
-        {"embedding": {"rows": "$vocabulary", "out": "$width"}},
+        {"pick": "$reads", "of": reads},
         {"dropout": {"p": "$dropout"}},
         {"repeat": "$depth", "name": "layer", "of": {"pick": "$op", "of": ops}},
         {"pick": "$pool", "of": pools},
@@ -32,7 +39,7 @@ def text(widths: Sequence[int] = (64, 96, 128, 192), depth: Sequence[int] = (1, 
         {"linear": {"out": "$classes"}},
     ]
     choices: dict[str, Sequence[int | float | str]] = {"width": widths, "depth": depth, "dropout": [0.1, 0.3, 0.5]}
-    return Declared({**choices, "op": list(ops), "pool": list(pools)}, network)
+    return Declared({**choices, "reads": list(reads), "op": list(ops), "pool": list(pools)}, network)
 
 
 def _convolved(width: str, kernel: int) -> JSON:
