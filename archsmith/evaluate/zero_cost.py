@@ -25,6 +25,8 @@ ZEN_STEP = 0.01
 
 def zero_cost(module: nn.Module, x: Tensor, y: Tensor, names: Sequence[str]) -> dict[str, float]:
     """The scores of these names: x (B, ...), y (B,) class numbers."""
+    if x.dim() == 4:  # pools and norms of pictures are some times as fast so
+        x = x.contiguous(memory_format=torch.channels_last)
     return {name: SCORES[name](module, x, y) for name in names}
 
 
@@ -51,8 +53,10 @@ def naswot(module: nn.Module, x: Tensor, y: Tensor) -> float:
     kernel = torch.zeros(len(x), len(x), dtype=torch.float64)
 
     def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        on_BN = (given[0].detach() > 0).flatten(1).float()
-        both, alone = on_BN @ on_BN.T, on_BN.sum(1)
+        on = given[0].detach() > 0
+        on_BN = (on.permute(0, 2, 3, 1) if on.dim() == 4 else on).flatten(1).float()  # of channels last, not copied
+        both = on_BN @ on_BN.T
+        alone = both.diagonal()
         kernel.add_(2 * both + on_BN.shape[1] - alone[:, None] - alone[None])
 
     with _batch_statistics(module), _hooked(module, ACTIVATIONS, note), torch.no_grad():

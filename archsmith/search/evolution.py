@@ -12,7 +12,7 @@ from archsmith.search.order import places, youngest
 from archsmith.space import Architecture, Space
 from archsmith.trial import Proposal, Strategy, Trial
 
-POPULATION, SAMPLE = (10, 100), 5
+POPULATION, SAMPLE, MOST = (10, 100), 5, 10_000
 
 
 def regularised_evolution(
@@ -35,8 +35,8 @@ def regularised_evolution(
         raise BadInput("evolution needs an objective, a population and a sample", f"{list(objectives)}")
     if strange := [each for each in start if not isinstance(each, Architecture)]:
         raise BadInput("evolution starts with architectures", repr(strange[0]), "start", "leave it out")
-    if sample > max(SAMPLE, population):
-        raise BadInput("a sample is of the population", f"{sample} of {population}", "", "give a smaller sample")
+    if sample > MOST:  # drawn with replacement, so it may be larger than the population
+        raise BadInput(f"a sample of the population has at most {MOST:,}", str(sample), "", "give a smaller sample")
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         seen = {trial.proposal.architecture for trial in history}
