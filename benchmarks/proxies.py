@@ -27,7 +27,8 @@ from archsmith.evaluate.zero_cost import SCORES, rank_ensemble, zero_cost
 
 EDGES = ("0->1", "0->2", "1->2", "0->3", "1->3", "2->3")
 MUST = {"naswot": 0.77, "synflow": 0.70}
-ENSEMBLE, TOGETHER, A_SECOND = ("naswot", "synflow", "zen"), 0.80, 20.0
+# Of all sets of scores the smallest that was among the best on 240 other cells (seed 1).
+ENSEMBLE, TOGETHER, A_SECOND = ("jacobian_covariance", "synflow"), 0.80, 20.0
 
 
 def run(record: Record, options: argparse.Namespace) -> None:
@@ -93,7 +94,7 @@ if __name__ == "__main__":
         "proxies",
         run,
         ("--cells", {"type": int, "default": 1000}),
-        ("--rows", {"type": int, "default": 32}),
+        ("--rows", {"type": int, "default": 16}),
         ("--seed", {"type": int, "default": 0}),
         ("--workers", {"type": int, "default": 2}),
         ("--scores", {"nargs": "+", "default": None}),

@@ -68,13 +68,13 @@ def naswot(module: nn.Module, x: Tensor, y: Tensor) -> float:
 def synflow(module: nn.Module, x: Tensor, y: Tensor) -> float:
     """Tanaka et al. 2020: the sum of weight x gradient where all weights are positive and the input is ones; the log of
     it. Norms let everything through, as in Abdelfattah et al. 2021."""
-    twin = _without_norms(copy.deepcopy(module)).double().eval()
-    for parameter in twin.parameters():
-        parameter.data.abs_()
-    twin.zero_grad()
     one = torch.ones_like(x[:1]) if not x.is_floating_point() else torch.ones_like(x[:1], dtype=torch.float64)
-    twin(one).sum().backward()
-    total = sum(float((p.detach() * p.grad).abs().sum()) for p in twin.parameters() if p.grad is not None)
+    with _batch_statistics(module), _without_norms(module), torch.enable_grad():
+        weights = {name: p.detach().abs().double().requires_grad_() for name, p in module.named_parameters()}
+        out = torch.func.functional_call(module, weights, (one,)).sum()
+        slopes = torch.autograd.grad(out, list(weights.values()), allow_unused=True)
+    felt = zip(weights.values(), slopes, strict=True)
+    total = sum(float((p.detach() * slope).abs().sum()) for p, slope in felt if slope is not None)
     return float(np.log(total)) if np.isfinite(total) and total > 0 else -np.inf
 
 
@@ -134,9 +134,13 @@ def jacobian_covariance(module: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def zen(module: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Lin et al. 2021: the log of how much the last features before pooling move with Gaussian inputs, norms' own
-    scale put back in. Features: what goes into the last pooling, or the output."""
+    """Lin et al. 2021: the log of how much the last features before pooling move with Gaussian inputs and Gaussian
+    weights, norms' own scale put back in. Features: what goes into the last pooling, or the output."""
     generator = torch.Generator().manual_seed(0)
+    module = copy.deepcopy(module)
+    with torch.no_grad():
+        for weight in _weights(module):
+            weight.copy_(torch.randn(weight.shape, generator=generator))
     first, step = (torch.randn(x.shape, generator=generator) for _ in range(2))
     scales: list[float] = []
 
@@ -206,13 +210,22 @@ def _batch_statistics(module: nn.Module) -> Iterator[None]:
                 part.num_batches_tracked.copy_(seen)
 
 
-def _without_norms(module: nn.Module) -> nn.Module:
-    for name, child in list(module.named_children()):
-        if isinstance(child, NORMS):
-            setattr(module, name, nn.Identity())
-        else:
-            _without_norms(child)
-    return module
+@contextmanager
+def _without_norms(module: nn.Module) -> Iterator[None]:
+    """Within, norms hand on what they get."""
+    found = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, NORMS)
+    ]
+    try:
+        for parent, name, _ in found:
+            setattr(parent, name, nn.Identity())
+        yield
+    finally:
+        for parent, name, child in found:
+            setattr(parent, name, child)
 
 
 @contextmanager

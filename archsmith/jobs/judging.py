@@ -20,7 +20,7 @@ from archsmith.train.recipe import Recipe
 from archsmith.trial import Evaluator
 
 NAMES = ("trained", "curve", "zero-cost")
-DEFAULT_SCORES = ("naswot", "synflow", "zen")  # which together order best (benchmarks/proxies.py)
+DEFAULT_SCORES = ("jacobian_covariance", "synflow")  # which together order best (benchmarks/proxies.py)
 OPTIONS: dict[str, Callable[[Any], Any]] = {"share": float, "checks": int, "bound": float}
 COSTS = ("parameters", "macs", "weight_bytes")
 
