@@ -14,7 +14,7 @@ from archsmith.build import Blueprint, Signal, network, planned
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
-from archsmith.evaluate.trained import validation_loss
+from archsmith.evaluate.trained import validation_loss, validation_risk
 from archsmith.space import Architecture, Value
 from archsmith.tasks import SeriesForecasting
 from archsmith.tasks.task import Part, Task
@@ -216,13 +216,14 @@ class FromScratch:
     def trained(
         self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None, share: Share | None = None
     ) -> tuple[nn.Module, Fitted]:
-        """The wrapped network after training, and how that went. It is judged on validation `checks` times, and is what
-        it was at the best of them; with `ends` training may end before its schedule does (`train.fit`). `share`: of
-        several processes, which one."""
+        """The wrapped network after training, and how that went. With `checks` it is what it was at that of them where
+        its loss on validation was least; with `ends`, which is told the points lost there, training may end before its
+        schedule does (`train.fit`). `share`: of several processes, which one."""
         module = self.ground.module(plan, self.seed)
         wrapped = self.ground.task.wrap(module)
         task = self.ground.task
-        validate = partial(validation_loss, wrapped, task) if checks else None
+        judged = validation_loss if ends else validation_risk
+        validate = partial(judged, wrapped, task) if checks else None
         fitted = teach(
             wrapped, task, recipe, self.seed,
             validate=validate, checks=checks, ends=ends, progress=self.progress, share=share,

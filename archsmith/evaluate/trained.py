@@ -26,6 +26,7 @@ from archsmith.trial import Proposal
 
 Architecture = Mapping[str, Value]
 CHUNK = 64  # rows that are compared together, as many as a batch of training
+RISKED = 256  # rows whose loss is computed together
 # Learning rate for each 90th of the original's quality that a cut has cost (a point of SST-2's 90), and its bounds.
 RATE_PER_POINT, RATES = 4.5e-5, (3e-5, 2.5e-4)
 NORMED = 4.0  # times as much where norms over batches take out how large the weights become
@@ -174,6 +175,18 @@ def distance(teacher: Teacher, wrapped: nn.Module) -> float:
 def validation_loss(wrapped: nn.Module, task: Task) -> float:
     """Points lost on the validation part: 100 - quality."""
     return 100.0 - task.quality(task.judge(answers(calling(wrapped), task, "validation"), "validation"))
+
+
+def validation_risk(wrapped: nn.Module, task: Task) -> float:
+    """The mean supervised loss on the validation part, of a network in eval mode: it moves less by chance than points
+    do."""
+    total = 0.0
+    with torch.no_grad():
+        for rows in task.batches("validation", RISKED):
+            targets = task.targets("validation", rows)
+            assert targets is not None
+            total += len(rows) * float(task.loss(wrapped(**task.inputs("validation", rows)), targets))
+    return total / max(1, task.size("validation"))
 
 
 def compare(teacher: Teacher, wrapped: nn.Module) -> tuple[float, float]:

@@ -51,7 +51,9 @@ class Judge:
     @property
     def share(self) -> float:
         """Of its steps that a trial trains."""
-        return float(dict(self.options).get("share", 0.5)) if self.name == "curve" else 1.0
+        if self.name == "curve":
+            return float(dict(self.options).get("share", 0.5))
+        return 0.0 if self.scores else 1.0
 
     def evaluator(self, maker: FromScratch, reference: Reference) -> Evaluator:
         """The evaluator itself. Raises `BadInput` for an option out of its range."""

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from archsmith.build import Blueprint
+from archsmith.build.plan import Part as Plan
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
@@ -46,7 +47,7 @@ from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
 
 SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
-CHOSEN = "chosen"  # the stage that says which network won
+CHOSEN, LENGTH = "chosen", "length"  # the stages that say which network won, and how long it is trained
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
 PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
@@ -138,7 +139,7 @@ def pace(
 ) -> None:
     """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. Where trials
     share weights, the steps are those of the weights; `shared`: seconds that one takes. `share`: of a trial's steps
-    that are gone."""
+    that are gone; where trials are not trained, their time is the winner's."""
     ground, blueprint = grounded(scratch)
     recipe = recipe_of(ground)
     a_pass = max(1, ground.task.size("train") // recipe.batch)
@@ -147,21 +148,16 @@ def pace(
         if minutes is None:
             steps = round(EPOCHS * a_pass)
             return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps}
-        rng, took = np.random.default_rng([scratch.seed, 3]), []
-        for _ in range(PACED):
-            plan = ground.drawn(blueprint, rng)[1]
-            maker = FromScratch(ground, blueprint, recipe, scratch.seed)
-            maker.trained(plan, replace(recipe, steps=1))
-            began = time.perf_counter()
-            maker.trained(plan, replace(recipe, steps=PACING_STEPS))
-            took.append((time.perf_counter() - began) / PACING_STEPS)
-        step = float(np.mean(took))
+        rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
+        step = float(np.mean([step_seconds(maker, ground.drawn(blueprint, rng)[1]) for _ in range(PACED)]))
         searching = SEARCHING * minutes * 60
-        each = searching / step / trials / share if shared is None else searching / shared() / SHARED
+        each = searching / shared() / SHARED if shared else searching / step / trials / share if share else 0
+        winning = 60 * minutes * (FINISHING if share else SEARCHING + FINISHING)
         return {
             "seconds_a_step": step,
             "trial_steps": max(10, round(each)),
-            "winner_steps": max(10, round(FINISHING * minutes * 60 / step)),
+            "winner_steps": max(10, round(winning / step)),
+            "winner_seconds": winning,
         }
 
     run.stage("pace", measure)
@@ -178,11 +174,33 @@ def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
 
 
+def step_seconds(maker: FromScratch, plan: Plan) -> float:
+    """Of a training step of a network, without what comes once."""
+    maker.trained(plan, replace(maker.recipe, steps=1))
+    began = time.perf_counter()
+    maker.trained(plan, replace(maker.recipe, steps=PACING_STEPS))
+    return (time.perf_counter() - began) / PACING_STEPS
+
+
+def settle_length(run: RunDirectory, scratch: Scratch, plan: Plan) -> None:
+    """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it."""
+
+    def measure(folder: Path) -> JSON:
+        planned, (ground, blueprint) = read_json(run.path / "stages" / "pace.json")["result"], grounded(scratch)
+        if "winner_seconds" not in planned:
+            return {"steps": planned["winner_steps"]}
+        step = step_seconds(FromScratch(ground, blueprint, recipe_of(ground), scratch.seed), plan)
+        return {"steps": max(10, round(planned["winner_seconds"] / step)), "seconds_a_step": step}
+
+    run.stage(LENGTH, measure)
+
+
 def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
     """That of a trial and that of the winner, as they were planned."""
-    planned = read_json(out / "stages" / "pace.json")["result"]
+    planned, settled = read_json(out / "stages" / "pace.json")["result"], out / "stages" / f"{LENGTH}.json"
+    steps = read_json(settled)["result"]["steps"] if settled.exists() else planned["winner_steps"]
     recipe = recipe_of(grounded(scratch)[0])
-    return replace(recipe, steps=int(planned["trial_steps"])), replace(recipe, steps=int(planned["winner_steps"]))
+    return replace(recipe, steps=int(planned["trial_steps"])), replace(recipe, steps=int(steps))
 
 
 def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progress: Progress) -> Result:
@@ -192,7 +210,9 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     """
     ground, blueprint = grounded(scratch)
     chosen = run.stage(CHOSEN, lambda folder: winner.to_json())
-    module = ground.module(ground.plan(blueprint, Architecture.from_json(chosen)), scratch.seed)
+    plan = ground.plan(blueprint, Architecture.from_json(chosen))
+    module = ground.module(plan, scratch.seed)
+    settle_length(run, scratch, plan)
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[1]

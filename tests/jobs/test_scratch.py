@@ -226,7 +226,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--evaluator", "trained:share=1"), "an option of trained is one that it has"),
     (("--evaluator", "zero-cost:luck"), "found 'luck' at --evaluator. There are: fisher"),
     (("--evaluator", "curve", "--strategy", "spos"), "spos judges networks on weights of its own"),
-    (("--evaluator", "zero-cost", "--objective", "loss_points"), "there are: rank_points, minus_naswot"),
+    (("--evaluator", "zero-cost", "--objective", "loss_points"), "there are: rank_points, minus_jacobian_covariance"),
 ]
 
 
@@ -318,6 +318,20 @@ def test_a_bound_on_latency_is_kept_while_searching(stripes: Path, tmp_path: Pat
     store = Store.read(tmp_path / "other" / "study.db")
     assert all(0 < trial.values["latency_ms"] < 1000 for trial in store.history())
     store.close()
+
+
+@pytest.mark.parametrize("evaluator", ["trained", "zero-cost:synflow"])
+def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
+    stripes: Path, tmp_path: Path, evaluator: str
+) -> None:
+    code, said = call(*asked(stripes, tmp_path / "run", "--minutes", 0.1, "--evaluator", evaluator))
+    assert code == 0, said
+    pace, length, winner = (
+        json.loads((tmp_path / "run" / "stages" / f"{name}.json").read_text())["result"]
+        for name in ("pace", "length", "winner")
+    )
+    assert pace["winner_seconds"] == pytest.approx(6 * (0.25 if evaluator == "trained" else 0.9))
+    assert length["steps"] == winner["steps"] == max(10, round(pace["winner_seconds"] / length["seconds_a_step"]))
 
 
 def test_what_is_shipped_says_what_it_means(stripes: Path, tmp_path: Path) -> None:

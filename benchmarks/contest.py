@@ -1,0 +1,90 @@
+"""What is found from nothing beside networks that were designed by hand, each in the same minutes: what the comparisons
+on data of different kinds share."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import Record
+
+from archsmith.jobs.baseline import baseline
+from archsmith.jobs.ground import Scratch
+from archsmith.jobs.search import Asked, search
+from archsmith.report.result import Result, read_result
+from archsmith.space import JSON
+
+RATES = (1e-3, 2e-3, 4e-3)
+Rows = dict[str, dict[str, float]]  # contestant -> quality (points on the holdout), ms, seconds, macs
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A search, and what it is compared with: networks that may depend on what was found."""
+
+    scratch: Scratch
+    asked: Asked
+    networks: Callable[[Result], Mapping[str, JSON]]
+    more: Callable[[Scratch], Rows] = lambda scratch: {}
+
+    def held(self, work: Path) -> Rows:
+        """What each reached; kept in a file, each as soon as it is there, so that what was stopped goes on."""
+        seed, minutes = self.scratch.seed, self.asked.minutes
+        file, out = work / f"seed{seed}.json", work / f"run{seed}"
+        found: Rows = json.loads(file.read_text()) if file.exists() else {}
+
+        def keep(name: str, **reached: float) -> None:
+            found[name] = reached
+            file.write_text(json.dumps(found, indent=1))
+            print(f"seed {seed}, {name}: {json.dumps(reached)}", flush=True)
+
+        if "found" not in found:
+            began = time.perf_counter()
+            search(out, self.asked)
+            result = read_result(out)
+            assert result.holdout is not None
+            plain = next(each for each in result.ladder if (each.runtime, each.precision) == ("onnxruntime", "fp32"))
+            assert plain.latency_ms is not None and plain.macs is not None
+            seconds = time.perf_counter() - began
+            keep("found", quality=result.holdout.best, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
+        for name, network in self.networks(read_result(out)).items():
+            if name not in found:
+                each = baseline(out, network, learning_rates=RATES, minutes=minutes)
+                keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
+        if any(name not in found for name in self.more(self.scratch)):
+            for name, reached in self.more(self.scratch).items():
+                keep(name, **reached)
+        return found
+
+
+def tell(record: Record, rows: list[Rows]) -> tuple[float, float]:
+    """Means over seeds; by how many points what was found is above the best of the others, and how many times as fast
+    it is."""
+    means = {name: {key: float(np.mean([row[name][key] for row in rows])) for key in rows[0][name]} for name in rows[0]}
+    for name, mean in means.items():
+        record.say(f"{name}: points on the holdout", mean["quality"])
+        record.say(f"{name}: each seed", ", ".join(f"{row[name]['quality']:.2f}" for row in rows))
+        record.say(f"{name}: latency", mean["ms"], "ms")
+        record.say(f"{name}: search and training", mean["seconds"] / 60, "minutes")
+    best = max((name for name in means if name != "found"), key=lambda name: means[name]["quality"])
+    record.say("the best of the others", best)
+    above = means["found"]["quality"] - means[best]["quality"]
+    return above, means[best]["ms"] / means["found"]["ms"]
+
+
+def example(name: str) -> Any:
+    """A script of `examples/` as a module."""
+    file = Path(__file__).resolve().parent.parent / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
