@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from archsmith.cli import LOG, _edge, app, main
+from archsmith.cli import LOG, app, edge, main
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.report.environment import observe
 from archsmith.report.result import Outcome, Result, Variant, write_result
@@ -118,7 +118,7 @@ def test_a_broken_result_is_one_line(capsys: pytest.CaptureFixture[str], run: Pa
 
 def ended(context: typer.Context, run: Path | None, error: BaseException) -> int:
     """The exit code with which a command ends whose job raises."""
-    with pytest.raises(typer.Exit) as exit_, _edge(context, run):
+    with pytest.raises(typer.Exit) as exit_, edge(context, run):
         raise error
     return exit_.value.exit_code
 
