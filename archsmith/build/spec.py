@@ -42,20 +42,27 @@ class Relaxed:
 
 
 class Declared:
-    """A network with choices: its `space`, and `static`, which puts values in.
+    """A network with choices: its `space`, and `static`, which puts values in. Choices of the `recipe` are of how
+    networks are trained (`{"learning_rate": "$rate"}`).
 
     Raises `BadInput` for choices that nothing uses, and for what is no network.
     """
 
     def __init__(
-        self, choices: Mapping[str, Sequence[Value]], network: JSON, constraints: Sequence[Constraint] = ()
+        self,
+        choices: Mapping[str, Sequence[Value]],
+        network: JSON,
+        constraints: Sequence[Constraint] = (),
+        recipe: Mapping[str, JSON] | None = None,
     ) -> None:
         self.network = network
+        self.recipe = dict(recipe or {})
         self._declared = {name: Choice(values) for name, values in choices.items()}
         self._found: dict[str, Choice] = {}
         self.needs: set[str] = set()  # what the task gives
         self.uses: dict[str, set[str]] = {}  # choice -> "pick", "repeat", or the options of modules that it sets
         self._enter(network, "", None)
+        self._enter(self.recipe, "", None)
         used = {name.rpartition(".")[2] for name in self._found}
         idle = [name for name in choices if name not in used]
         if idle:
@@ -76,7 +83,15 @@ class Declared:
             constraints = [constraint_from_json(each) for each in data.get("constraints", [])]
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInput("constraints are those of a space", repr(error)[:60]) from error
-        return cls(choices, data["network"], constraints)
+        recipe = data.get("recipe", {})
+        if not isinstance(recipe, Mapping):
+            raise BadInput("a recipe is an object: what of the training, and a value or a choice", repr(recipe)[:60])
+        return cls(choices, data["network"], constraints, recipe)
+
+    def trained_by(self, architecture: Mapping[str, Value]) -> dict[str, Value]:
+        """What an architecture says of how it is trained: learning rate, batch, and the like."""
+        found: dict[str, Value] = _chosen(self.recipe, "", architecture, {})
+        return found
 
     def static(self, architecture: Mapping[str, Value], given: Mapping[str, Value]) -> JSON:
         """The network of one architecture: lists, words and objects, no choice left in it."""

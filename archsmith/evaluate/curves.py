@@ -167,7 +167,7 @@ class Extrapolated:
         maker = self.maker
         plan = maker.ground.plan(maker.blueprint, proposal.architecture)
         made = replace(maker, ground=maker.ground.at(proposal.fidelity.get("resolution", 1.0)))
-        recipe = maker.recipe_at(proposal.fidelity)
+        recipe = maker.recipe_at(proposal)
         curve: list[tuple[float, float]] = []
         hopeless = [0]
 

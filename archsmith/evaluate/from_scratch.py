@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.build import Blueprint, Signal, network, planned
+from archsmith.build import Blueprint, Declared, Signal, network, planned
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
@@ -20,7 +20,7 @@ from archsmith.tasks import SeriesForecasting
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Ends, Fitted
 from archsmith.train.parallel import Share
-from archsmith.train.recipe import Recipe, teach
+from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
 
 DRAWN = 100  # architectures, of which one must be able to run
@@ -177,6 +177,24 @@ class Onward(nn.Module):
         return out
 
 
+def check_recipe(blueprint: Blueprint) -> None:
+    """Raise `BadInput` for a space that leaves open of its recipe what there is not, or that has no number there."""
+    for name, told in getattr(blueprint, "recipe", {}).items():
+        if name not in CHOSEN:
+            known = f"there are: {', '.join(CHOSEN)}"
+            raise BadInput("a space's recipe is of what a training has", repr(name), "recipe", known)
+        choice = blueprint.space.choices.get(told[1:]) if isinstance(told, str) else None
+        kind = type(getattr(Recipe(steps=1), name))
+        for value in (told,) if choice is None else choice.values:
+            fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (
+                kind is bool
+            )
+            if not fits or (not isinstance(value, str) and value < 0):
+                raise BadInput(
+                    f"{name} is of its kind, and not below 0", repr(value), "recipe", f"give a {kind.__name__}"
+                )
+
+
 class Shrinking(nn.Module):
     """A network that sees pictures at a smaller size: each pixel the mean of those that it covers."""
 
@@ -210,7 +228,7 @@ class FromScratch:
         plan = self.ground.plan(self.blueprint, proposal.architecture)
         made = replace(self, ground=self.ground.at(proposal.fidelity.get("resolution", 1.0)))
         seen = made.ground.plan(self.blueprint, proposal.architecture)
-        wrapped, _ = made.trained(seen, self.recipe_at(proposal.fidelity))
+        wrapped, _ = made.trained(seen, self.recipe_at(proposal))
         return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
 
     def trained(
@@ -232,9 +250,12 @@ class FromScratch:
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
 
-    def recipe_at(self, fidelity: Mapping[str, float]) -> Recipe:
-        """The recipe with what a proposal asks for less of."""
-        recipe = self.recipe
+    def recipe_at(self, proposal: Proposal) -> Recipe:
+        """The recipe with what a proposal says of it, and asks for less of."""
+        fidelity, recipe = proposal.fidelity, self.recipe
+        if isinstance(self.blueprint, Declared):
+            told = self.blueprint.trained_by(proposal.architecture)
+            recipe = replace(recipe, **told)  # type: ignore[arg-type]  # `check_recipe` has looked at it
         if "share" in fidelity:
             recipe = replace(recipe, share=fidelity["share"])
         if "epochs" in fidelity:

@@ -13,7 +13,7 @@ import numpy as np
 
 from archsmith.build import SPACES, Blueprint, Declared, known_space
 from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.from_scratch import Ground, check_recipe
 from archsmith.jobs.case import Request
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
@@ -105,6 +105,7 @@ def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
         raise BadInput(
             "a space is one that is known, or a file", scratch.space, "--space", f"known: {', '.join(SPACES)}"
         )
+    check_recipe(blueprint)
     ground = Ground.of(TASKS[scratch.task](scratch))
     ground.drawn(blueprint, np.random.default_rng(0))  # a space of another kind is said before any work is done
     return ground, blueprint

@@ -155,6 +155,9 @@ def check(name: str, scratch: Scratch | None) -> None:
     """Raise `BadInput` for a method that has nothing to train, or cannot run on the space."""
     if scratch is None:
         raise BadInput(f"{name} trains networks that share weights", "none", "--strategy", "give --task and --data")
+    if open_ := sorted(getattr(grounded(scratch)[1], "recipe", {})):
+        law = f"{name} trains all networks at once, by one recipe"
+        raise BadInput(law, f"a choice of {open_[0]}", "--space", "leave the recipe out, or take another strategy")
     if name in MIXING:
         mixed_plan(*grounded(scratch))
 

@@ -254,9 +254,9 @@ def train_winner(
     """Train the winner, or in one of several processes the same one; the first writes its weights and how it went."""
     ground, blueprint = grounded(scratch)
     maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
-    trained, fitted = maker.trained(
-        ground.plan(blueprint, Architecture.from_json(chosen)), recipe, checks=CHECKS, share=share
-    )
+    winner = Architecture.from_json(chosen)
+    own = maker.recipe_at(Proposal(winner))
+    trained, fitted = maker.trained(ground.plan(blueprint, winner), own, checks=CHECKS, share=share)
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")
         said = {"steps": fitted.steps, "loss": fitted.loss}

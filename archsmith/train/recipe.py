@@ -27,6 +27,13 @@ LOG = logging.getLogger("archsmith")
 NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
 
 
+CHOSEN = (
+    "activation_l1", "activation_l2", "batch", "clip", "cutout", "flip", "l1", "learning_rate", "mixup", "optimiser",
+    "shift", "smoothing", "turn", "warmup", "weight_decay",
+)  # fmt: skip
+"""Of a recipe, what a space may leave open."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained from nothing. What varies pictures is left alone for all else.

@@ -205,6 +205,36 @@ def test_texts_bring_their_own_words(tmp_path: Path) -> None:
     assert holdout is not None and holdout.best > 75
 
 
+def test_how_networks_are_trained_is_chosen_beside_what_they_are(stripes: Path, tmp_path: Path) -> None:
+    rates = [1e-7, 0.003]
+    recipe = {"learning_rate": "$rate", "batch": "$batch", "weight_decay": 0.1}
+    choices = {**SPACE["choices"], "rate": rates, "batch": [16, 32]}
+    (tmp_path / "space.json").write_text(json.dumps({**SPACE, "choices": choices, "recipe": recipe}))
+    code, said = call(*asked(stripes, tmp_path / "run", "--space", tmp_path / "space.json", "--trials", 8))
+    assert code == 0, said
+    store = Store.read(tmp_path / "run" / "study.db")
+    lost = {
+        rate: [t.values["loss_points"] for t in store.history() if t.proposal.architecture["rate"] == rate]
+        for rate in rates
+    }
+    store.close()
+    assert min(lost[rates[0]]) > max(lost[rates[1]])  # with hardly a step nothing is learnt
+    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
+    assert winner["architecture"]["rate"] == rates[1] and read_result(tmp_path / "run").holdout.best > 90
+    code, said = call(*asked(stripes, tmp_path / "no", "--space", tmp_path / "space.json", "--strategy", "spos"))
+    assert code == 2 and "by one recipe; found a choice of batch" in said, said
+    for wrong, says in (
+        ({"epochs": "$rate"}, "found 'epochs'"),
+        ({"batch": "$rate"}, "found 1e-07"),
+        ({"batch": -1}, "found -1"),
+    ):
+        more = {} if "$rate" in wrong.values() else {"weight_decay": "$rate"}
+        told = {**SPACE, "choices": {**SPACE["choices"], "rate": rates}, "recipe": {**wrong, **more}}
+        (tmp_path / "wrong.json").write_text(json.dumps(told))
+        code, said = call(*asked(stripes, tmp_path / "no", "--space", tmp_path / "wrong.json"))
+        assert code == 2 and says in said, said
+
+
 BAD: list[tuple[tuple[str, ...], str]] = [
     (("--space", "nb301"), "a space is one that is known, or a file; found nb301"),
     (("--space", "text"), "found $vocabulary at image-classification"),
