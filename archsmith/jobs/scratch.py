@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import nn
 
 from archsmith.build import Blueprint
@@ -50,9 +51,29 @@ SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and f
 CHOSEN, LENGTH = "chosen", "length"  # the stages that say which network won, and how long it is trained
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
-PACED, PACING_STEPS = 3, 3  # networks that are timed, and steps of each behind a first one
+PACED, PACING_STEPS = 5, 4  # networks that are timed, and steps of each behind a first one
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
+QUICK = 10  # times the usual steps that a trial has at most
 SHIFT = 1 / 8  # of a picture's side
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How many steps a trial has in the seconds that it is given: what counts is what a network reaches in the time
+    that there is, and a quick one sees more data in it. A step takes `base` seconds and `per_mac` for each
+    multiply-accumulate of a row; both were fitted to a few networks, so that a network always has the same steps.
+
+    >>> Pacing(10.0, 0.01, 1e-9).steps(90e6, 100), Pacing(10.0, 0.01, 1e-9).steps(0.0, 20)
+    (100, 200)
+    """
+
+    seconds: float
+    base: float
+    per_mac: float
+
+    def steps(self, macs: float, usual: int) -> int:
+        """Of a network with so many multiply-accumulates; at most so many times the usual."""
+        return int(np.clip(self.seconds / (self.base + self.per_mac * macs), 10, max(10, QUICK * usual)))
 
 
 @dataclass(frozen=True)
@@ -66,13 +87,18 @@ class Making:
     recipe: Recipe
     judge: Judge = field(default_factory=Judge)
     reference: Reference = ()
+    pacing: Pacing | None = None
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Build and judge one network."""
         ground, blueprint = grounded(self.scratch)
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
-        maker = FromScratch(ground, blueprint, self.recipe, self.scratch.seed)
+        recipe = self.recipe
+        if self.pacing is not None:
+            macs = paper_costs(ground.plan(blueprint, proposal.architecture))["macs"]
+            recipe = replace(recipe, steps=self.pacing.steps(macs, recipe.steps))
+        maker = FromScratch(ground, blueprint, recipe, self.scratch.seed)
         return {**self.judge.evaluator(maker, self.reference)(proposal, rng), **timed}
 
 
@@ -149,7 +175,10 @@ def pace(
             steps = round(EPOCHS * a_pass)
             return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps}
         rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
-        step = float(np.mean([step_seconds(maker, ground.drawn(blueprint, rng)[1]) for _ in range(PACED)]))
+        plans = [ground.drawn(blueprint, rng)[1] for _ in range(PACED)]
+        took = np.array([step_seconds(maker, plan) for plan in plans])
+        step, macs = float(took.mean()), np.array([paper_costs(plan)["macs"] for plan in plans])
+        base, per_mac = nnls(np.stack([np.ones(PACED), macs / (macs.max() or 1.0)], axis=1), took)[0].tolist()
         searching = SEARCHING * minutes * 60
         each = searching / shared() / SHARED if shared else searching / step / trials / share if share else 0
         winning = 60 * minutes * (FINISHING if share else SEARCHING + FINISHING)
@@ -158,6 +187,9 @@ def pace(
             "trial_steps": max(10, round(each)),
             "winner_steps": max(10, round(winning / step)),
             "winner_seconds": winning,
+            "pacing": [searching / trials / share, max(base, took.min() / 4), per_mac / (macs.max() or 1.0)]
+            if share and not shared
+            else None,
         }
 
     run.stage("pace", measure)
@@ -193,6 +225,12 @@ def settle_length(run: RunDirectory, scratch: Scratch, plan: Plan) -> None:
         return {"steps": max(10, round(planned["winner_seconds"] / step)), "seconds_a_step": step}
 
     run.stage(LENGTH, measure)
+
+
+def pacing_of(out: Path) -> Pacing | None:
+    """How trials are paced, as it was planned; None where each has the same steps."""
+    told = read_json(out / "stages" / "pace.json")["result"].get("pacing")
+    return Pacing(*told) if told else None
 
 
 def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:

@@ -193,7 +193,9 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             judge = judging.judge_of(asked.evaluator)
             scratch.pace(held, asked.scratch, asked.trials, asked.minutes, timed, judge.share)
             against = judging.reference(held, asked.scratch, judge, progress)
-            evaluator = Making(asked.scratch, scratch.recipes(out, asked.scratch)[0], judge, against)
+            evaluator = Making(
+                asked.scratch, scratch.recipes(out, asked.scratch)[0], judge, against, scratch.pacing_of(out)
+            )
             if method:
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
                 if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
