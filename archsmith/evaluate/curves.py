@@ -1,7 +1,7 @@
 """Learning curves: how a network that has been trained in part would end.
 
 Domhan et al. 2015 fit many parametric families to a curve and weigh them by how well they explain it. The same is done
-here with what predicts best on networks of this size (docs/evaluate.md has the numbers):
+here, exactly (docs/evaluate.md says how near it comes):
 
 - Time is the area under the learning rate, not the number of steps: with a cosine schedule little is learnt at its
   end, and a curve of steps bends where its family does not.
