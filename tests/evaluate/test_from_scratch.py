@@ -48,10 +48,14 @@ def test_pictures(stripes: ImageClassification) -> None:
 
 
 def test_fewer_epochs_are_fewer_steps(stripes: ImageClassification) -> None:
-    evaluate = FromScratch(Ground.of(stripes), known_space("chain"), RECIPE)
-    assert evaluate.recipe_at({"epochs": 2.0}).steps == 2 * round(stripes.size("train") / 32)
-    assert evaluate.recipe_at({"epochs": 2.0, "share": 0.5}).steps == round(stripes.size("train") / 32)
-    assert evaluate.recipe_at({}) == RECIPE
+    blueprint = known_space("chain")
+    evaluate, point = (
+        FromScratch(Ground.of(stripes), blueprint, RECIPE),
+        blueprint.space.sample(np.random.default_rng(0)),
+    )
+    assert evaluate.recipe_at(Proposal(point, {"epochs": 2.0})).steps == 2 * round(stripes.size("train") / 32)
+    assert evaluate.recipe_at(Proposal(point, {"epochs": 2.0, "share": 0.5})).steps == round(stripes.size("train") / 32)
+    assert evaluate.recipe_at(Proposal(point)) == RECIPE
 
 
 def test_a_lower_resolution_is_seen_by_the_network_and_costs_are_of_the_whole(stripes: ImageClassification) -> None:
