@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
+
+NARROW, PARTS = 2**16, 8191  # so that no product leaves the 24 bits in which OpenVINO divides exactly
+MOST_ROWS = 2**20
 
 
 class Turned(nn.Module):
@@ -53,12 +58,43 @@ class Positions(nn.Module):
         return x_BLC + self.table[: x_BLC.shape[1]]
 
 
+def runs(ids_BL: Tensor, there_BL: Tensor, longest: int, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each length up to the longest: the row of a table that the run beginning at each place is hashed into, and
+    whether it ends within the text; (B, L) each. Above `NARROW` rows a second hash says which part of the table."""
+    narrow = min(rows, NARROW)
+    place_BL, part_BL, whole_BL = ids_BL % narrow, ids_BL % PARTS, there_BL
+    for length in range(1, longest + 1):
+        if length > 1:
+            last_BL = F.pad(ids_BL, (0, length - 1))[:, length - 1 :]
+            whole_BL = whole_BL & F.pad(there_BL, (0, length - 1))[:, length - 1 :]
+            place_BL = (place_BL * 251 + last_BL) % narrow
+            part_BL = (part_BL * 1021 + last_BL) % PARTS
+        yield length, place_BL if rows == narrow else place_BL + part_BL % (rows // narrow) * narrow, whole_BL
+
+
+def runs(ids_BL: Tensor, there_BL: Tensor, longest: int, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each length up to the longest: the row of a table that the run beginning at each place is hashed into, and
+    whether it ends within the text; (B, L) each. Above `NARROW` rows a second hash says which part of the table."""
+    narrow = min(rows, NARROW)
+    place_BL, part_BL, whole_BL = ids_BL % narrow, ids_BL % PARTS, there_BL
+    for length in range(1, longest + 1):
+        if length > 1:
+            last_BL = F.pad(ids_BL, (0, length - 1))[:, length - 1 :]
+            whole_BL = whole_BL & F.pad(there_BL, (0, length - 1))[:, length - 1 :]
+            place_BL = (place_BL * 251 + last_BL) % narrow
+            part_BL = (part_BL * 1021 + last_BL) % PARTS
+        yield length, place_BL if rows == narrow else place_BL + part_BL % (rows // narrow) * narrow, whole_BL
+
+
+NARROW, PARTS = 2**16, 8191  # so that no product leaves the 24 bits in which OpenVINO divides exactly
+MOST_ROWS = 2**20
+
+
 class NGrams(nn.Module):
     """A vector for each run of tokens that begins at a place, out of a table that runs are hashed into (Joulin et al.
     2017, "Bag of tricks"), zeros where the run reaches past the end; the vectors of several lengths side by side."""
 
     masked = True
-    STEP, MOST = 251, 2**16  # so that no number leaves the 24 bits in which OpenVINO divides exactly
 
     def __init__(self, rows: int, out: int, lengths: tuple[int, ...]) -> None:
         super().__init__()
@@ -71,15 +107,57 @@ class NGrams(nn.Module):
     def forward(self, ids_BL: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """(B, L) tokens -> (B, L, C)."""
         there_BL = ids_BL != 0 if mask_BL is None else mask_BL != 0
-        place_BL, whole_BL = ids_BL % self.rows, there_BL
         found: dict[int, Tensor] = {}
-        for length in range(2, max(self.lengths) + 1):
-            whole_BL = whole_BL & F.pad(there_BL, (0, length - 1))[:, length - 1 :]
-            place_BL = (place_BL * self.STEP + F.pad(ids_BL, (0, length - 1))[:, length - 1 :]) % self.rows
+        for length, place_BL, whole_BL in runs(ids_BL, there_BL, max(self.lengths), self.rows):
             if length in self.lengths:
                 vector_BLC: Tensor = self.tables[self.lengths.index(length)](place_BL)
                 found[length] = vector_BLC * whole_BL[..., None].to(vector_BLC.dtype)
         return torch.cat([found[length] for length in self.lengths], 2)
+
+
+class Bag(nn.Module):
+    """A text as the sum of a vector for each run of tokens in it, weighted as in TF-IDF (Spärck Jones 1972): a run that
+    few texts have counts for more, log((1 + n) / (1 + n_run)) + 1, and a text's weights have the norm 1.
+
+    In how many texts a run is, is counted while training, as a norm over batches learns its statistics; a run that
+    training never saw counts for nothing. P: places, those of each length one after another.
+    """
+
+    masked = True
+    LOUD = 4.0  # times what comes out: a hundred runs of one text together move it as far in a step as a layer does
+    texts: Tensor  # ()
+    seen: Tensor  # (rows,)
+
+    def __init__(self, rows: int, out: int, longest: int) -> None:
+        super().__init__()
+        self.rows, self.longest = rows, longest
+        self.table = nn.Embedding(rows, out)
+        nn.init.normal_(self.table.weight, std=0.02)
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.register_buffer("texts", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(rows))
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L) tokens -> (B, C)."""
+        there_BL = ids_BL != 0 if mask_BL is None else mask_BL != 0
+        found = list(runs(ids_BL, there_BL, self.longest, self.rows))
+        place_BP, there_BP = (torch.cat([each[i] for each in found], 1) for i in (1, 2))
+        if self.training:
+            self._count(place_BP, there_BP)
+        seen_BP = self.seen[place_BP]
+        known_BP = there_BP & ((seen_BP > 0) | (self.texts == 0))
+        weight_BP = (((1 + self.texts) / (1 + seen_BP)).log() + 1) * known_BP.to(seen_BP.dtype)
+        weight_BP = weight_BP / weight_BP.square().sum(1, keepdim=True).sqrt().clamp_min(1e-6)
+        vector_BPC: Tensor = self.table(place_BP)
+        return self.LOUD * (vector_BPC * weight_BP[..., None]).sum(1) + self.bias
+
+    @torch.no_grad()
+    def _count(self, place_BP: Tensor, there_BP: Tensor) -> None:
+        """Count each run once for each text that has it."""
+        sorted_BP = torch.where(there_BP, place_BP, self.rows).sort(1).values
+        first_BP = F.pad(sorted_BP[:, 1:] != sorted_BP[:, :-1], (1, 0), value=True) & (sorted_BP < self.rows)
+        self.seen += torch.bincount(sorted_BP[first_BP], minlength=self.rows)
+        self.texts += len(place_BP)
 
 
 class Patches(nn.Module):

@@ -129,10 +129,27 @@ def ngrams(signal: Signal, rows: int, out: int, lengths: Sequence[int] = (2,)) -
     """A vector for each pair, triple ... of tokens, hashed into a table of so many rows."""
     if not signal.tokens:
         raise ValueError("n-grams are of tokens")
-    most = layers.NGrams.MOST
-    if not (lengths and all(length > 1 for length in lengths) and 0 < rows <= most):
-        raise ValueError(f"n-grams have two tokens or more, and a table of 1 to {most:,} rows: {list(lengths)}, {rows}")
-    return layers.NGrams(rows, out, tuple(dict.fromkeys(lengths)))
+    if not lengths or min(lengths) < 2:
+        raise ValueError(f"n-grams have two tokens or more: {list(lengths)}")
+    return layers.NGrams(_hashed(rows), out, tuple(dict.fromkeys(lengths)))
+
+
+def bag(signal: Signal, rows: int, out: int, longest: int = 3) -> nn.Module:
+    """A text as the sum of a vector for each token and run of tokens in it, weighted as in TF-IDF and hashed into a
+    table of so many rows."""
+    if not signal.tokens:
+        raise ValueError("a bag is of tokens")
+    if longest < 1:
+        raise ValueError(f"a bag is of runs of one token or more: {longest}")
+    return layers.Bag(_hashed(rows), out, longest)
+
+
+def _hashed(rows: int) -> int:
+    """The rows of a table that is hashed into, if it can be."""
+    if not (0 < rows <= layers.NARROW or (rows <= layers.MOST_ROWS and rows % layers.NARROW == 0)):
+        law = f"1 to {layers.NARROW:,} rows, or a multiple of that up to {layers.MOST_ROWS:,}"
+        raise ValueError(f"a table that is hashed into has {law}: {rows}")
+    return rows
 
 
 def positions(signal: Signal) -> nn.Module:
@@ -243,6 +260,7 @@ KINDS: Mapping[str, Callable[..., nn.Module]] = {
     "attention": attention,
     "attentive": attentive,
     "avg_pool": avg_pool,
+    "bag": bag,
     "batch_norm": batch_norm,
     "conv": convolution,
     "depthwise": depthwise,
@@ -309,6 +327,6 @@ def made(kind: str, options: Mapping[str, Any], signal: Signal) -> nn.Module:
     except TypeError as error:
         known = ", ".join(list(takes.parameters)[1:]) or "no options"
         raise ValueError(f"{kind} takes {known}: {error}") from error
-    if signal.tokens and kind not in ("embedding", "ngrams"):
+    if signal.tokens and kind not in ("bag", "embedding", "ngrams"):
         raise ValueError("tokens must first go through an embedding")
     return KINDS[kind](signal, **options)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsmith.build import Declared, Signal, network, planned
+from archsmith.build.layers import Bag
 from archsmith.errors import BadInput
 from archsmith.space import Choice, Condition
 
@@ -125,6 +126,10 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ([{"embedding": {"rows": 9, "out": 8}}], PICTURE, "an embedding reads tokens"),
     ([{"ngrams": {"rows": 9, "out": 8}}], PICTURE, "n-grams are of tokens"),
     ([{"ngrams": {"rows": 9, "out": 8, "lengths": [1]}}], TOKENS, "n-grams have two tokens or more"),
+    ([{"ngrams": {"rows": 65_537, "out": 8}}], TOKENS, "a table that is hashed into has"),
+    ([{"bag": {"rows": 9, "out": 8}}], PICTURE, "a bag is of tokens"),
+    ([{"bag": {"rows": 9, "out": 8, "longest": 0}}], TOKENS, "runs of one token or more"),
+    ([{"bag": {"rows": 2_097_152, "out": 8}}], TOKENS, "a table that is hashed into has"),
     ([{"conv": {"out": 8}, "relu": {}}], PICTURE, "an object of one module"),
     ({"graph": {"nodes": [{"name": "a", "from": ["b"]}]}}, PICTURE, "reads from nodes before it; found b"),
     ({"conv": {"out": "out*2"}}, PICTURE, 'a width is a number, "in"'),
@@ -238,3 +243,30 @@ def test_runs_of_tokens_are_told_apart_and_end_where_the_text_ends() -> None:
     assert all(not part[row, place].any() for row, place, part in ends)
     assert pairs[0, 2].any() and triples[0, 2].any() and pairs[1, 4].any()
     assert torch.equal(longer[:, :6], out) and not longer[:, 6:].any()
+
+
+def test_a_bag_weighs_runs_as_tf_idf_does() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = ["abcef", "bcda", "cdbeg", "gfac"]  # each run once in a text: weights are those of places
+    ids = torch.zeros(4, 6, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor([ord(letter) - 90 for letter in text])
+    built = network(planned({"bag": {"rows": 131_072, "out": 400, "longest": 2}}, TOKENS), seed=1)
+    layer = next(part for part in built.modules() if isinstance(part, Bag))
+    untrained = built.eval()(ids, (ids != 0).long())
+    built.train()
+    built(ids[:3], (ids[:3] != 0).long())
+    built(ids[3:], (ids[3:] != 0).long())
+    assert layer.texts == 4
+    out = built.eval()(ids, (ids != 0).long())
+    assert not torch.allclose(out, untrained, atol=1e-4)
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 2)).fit_transform(texts).toarray()
+    # Random vectors of many numbers stand at right angles, so products of texts are those of their weights.
+    ours = (out - layer.bias).detach().double().numpy() / layer.LOUD / 0.02
+    assert np.allclose(ours @ ours.T / 400, vectors @ vectors.T, atol=0.25)
+    weights = np.diag(ours @ ours.T / 400)
+    assert np.allclose(weights, 1, atol=0.3)
+    unseen = torch.full((1, 6), 77)
+    assert torch.equal(built(unseen, torch.ones(1, 6, dtype=torch.long))[0], layer.bias)
+    assert torch.allclose(built(torch.nn.functional.pad(ids, (0, 5)), None), out, atol=1e-6)

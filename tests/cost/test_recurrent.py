@@ -59,7 +59,12 @@ class Hashed(nn.Module):
                 {"ngrams": {"rows": 65_536, "out": 4, "lengths": [2, 3]}},
             ]
         }
-        self.inner = network(planned([reads, "mean", {"linear": {"out": 2}}], Signal((64,), tokens=True)))
+        bag = {"bag": {"rows": 262_144, "out": 4}}
+        both = {"concat": [[reads, "mean"], bag]}
+        self.inner = network(planned([both, {"linear": {"out": 2}}], Signal((64,), tokens=True)))
+        self.inner.train()
+        with torch.no_grad():
+            self.inner(*rows((8, 32), 7).values())  # counts what it sees
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         out: Tensor = self.inner(input_ids, attention_mask)

@@ -13,7 +13,7 @@ def text(
 ) -> Declared:
     """What fastText (Joulin et al. 2017), TextCNN (Kim 2014), BiLSTM and attention networks have in common: an
     embedding of tokens, and of runs of tokens in tables of `rows`, layers of any of these, a way to see all places at
-    once."""
+    once; and in their place or beside them a bag of weighted runs, which is what TF-IDF sees."""
     width = "$/width"
     ops: JSON = {
         "conv_3": {"residual": _convolved(width, 3)},
@@ -30,16 +30,22 @@ def text(
     for name, lengths in (("pairs", [2]), ("triples", [2, 3])):
         reads[name] = {"concat": [tokens, {"ngrams": {"rows": rows, "out": "$width", "lengths": lengths}}]}
     pools: JSON = {"max": "max", "mean": "mean", "attentive": "attentive", "both": {"concat": ["max", "mean"]}}
-    network: list[JSON] = [
+    layers: JSON = [
         {"pick": "$reads", "of": reads},
         {"dropout": {"p": "$dropout"}},
         {"repeat": "$depth", "name": "layer", "of": {"pick": "$op", "of": ops}},
         {"pick": "$pool", "of": pools},
+    ]
+    bag: JSON = [{"bag": {"rows": 4 * rows, "out": "$bag"}}, "relu"]
+    sees: JSON = {"layers": layers, "bag": bag, "both": {"concat": [layers, bag]}}
+    network: list[JSON] = [
+        {"pick": "$sees", "of": sees},
         {"dropout": {"p": "$dropout"}},
         {"linear": {"out": "$classes"}},
     ]
     choices: dict[str, Sequence[int | float | str]] = {"width": widths, "depth": depth, "dropout": [0.1, 0.3, 0.5]}
-    return Declared({**choices, "reads": list(reads), "op": list(ops), "pool": list(pools)}, network)
+    choices |= {"sees": list(sees), "reads": list(reads), "op": list(ops), "pool": list(pools), "bag": [16, 32]}
+    return Declared(choices, network)
 
 
 def _convolved(width: str, kernel: int) -> JSON:
