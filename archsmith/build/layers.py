@@ -10,7 +10,7 @@ from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
 NARROW, PARTS = 2**16, 8191  # so that no product leaves the 24 bits in which OpenVINO divides exactly
-MOST_ROWS = 2**20
+MOST_ROWS = 2**20  # of a table that runs of tokens are hashed into
 
 
 class Turned(nn.Module):
@@ -56,20 +56,6 @@ class Positions(nn.Module):
     def forward(self, x_BLC: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C), L at most the length that it was made for."""
         return x_BLC + self.table[: x_BLC.shape[1]]
-
-
-def runs(ids_BL: Tensor, there_BL: Tensor, longest: int, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of each length up to the longest: the row of a table that the run beginning at each place is hashed into, and
-    whether it ends within the text; (B, L) each. Above `NARROW` rows a second hash says which part of the table."""
-    narrow = min(rows, NARROW)
-    place_BL, part_BL, whole_BL = ids_BL % narrow, ids_BL % PARTS, there_BL
-    for length in range(1, longest + 1):
-        if length > 1:
-            last_BL = F.pad(ids_BL, (0, length - 1))[:, length - 1 :]
-            whole_BL = whole_BL & F.pad(there_BL, (0, length - 1))[:, length - 1 :]
-            place_BL = (place_BL * 251 + last_BL) % narrow
-            part_BL = (part_BL * 1021 + last_BL) % PARTS
-        yield length, place_BL if rows == narrow else place_BL + part_BL % (rows // narrow) * narrow, whole_BL
 
 
 def runs(ids_BL: Tensor, there_BL: Tensor, longest: int, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -141,7 +127,8 @@ class Bag(nn.Module):
         """(B, L) tokens -> (B, C)."""
         there_BL = ids_BL != 0 if mask_BL is None else mask_BL != 0
         found = list(runs(ids_BL, there_BL, self.longest, self.rows))
-        place_BP, there_BP = (torch.cat([each[i] for each in found], 1) for i in (1, 2))
+        place_BP = torch.cat([places_BL for _, places_BL, _ in found], 1)
+        there_BP = torch.cat([whole_BL for _, _, whole_BL in found], 1)
         if self.training:
             self._count(place_BP, there_BP)
         seen_BP = self.seen[place_BP]

@@ -19,11 +19,12 @@ from archsmith.space import Architecture, Value
 from archsmith.tasks import SeriesForecasting
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Ends, Fitted
-from archsmith.train.parallel import Share
+from archsmith.train.parallel import Share, agreed_on
 from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
 
 DRAWN = 100  # architectures, of which one must be able to run
+EARLY, SHORTER = 0.7, 3  # share of the steps by which a best check is early; most times that a training is shortened
 SHORTEST = 32  # tokens that a network of texts can read at least
 
 
@@ -249,6 +250,24 @@ class FromScratch:
         if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
+
+    def annealed(
+        self, plan: Plan, recipe: Recipe, *, checks: int, share: Share | None = None
+    ) -> tuple[nn.Module, Fitted]:
+        """As `trained` with checks. Where validation was at its best early, the network was learning the train rows by
+        heart from there on: it is trained anew for as many steps as it took to get there, so that the learning rate
+        falls to nothing by then. What loses least on validation stays."""
+        wrapped, fitted = self.trained(plan, recipe, checks=checks, share=share)
+        for _ in range(SHORTER):
+            step, least = min(fitted.validated, key=lambda check: check[1])
+            if agreed_on(step, share) > EARLY * recipe.steps or agreed_on(step, share) < checks:
+                break
+            recipe = replace(recipe, steps=agreed_on(step, share))
+            again, refitted = self.trained(plan, recipe, checks=checks, share=share)
+            if agreed_on(int(min(value for _, value in refitted.validated) >= least), share):
+                break
+            wrapped, fitted = again, refitted
+        return wrapped, fitted
 
     def recipe_at(self, proposal: Proposal) -> Recipe:
         """The recipe with what a proposal says of it, and asks for less of."""

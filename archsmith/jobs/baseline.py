@@ -58,7 +58,7 @@ def baseline(
     began = time.perf_counter()
     tried = []
     for rate in learning_rates:
-        wrapped, fitted = maker.trained(plan, replace(recipe, learning_rate=rate), checks=CHECKS)
+        wrapped, fitted = maker.annealed(plan, replace(recipe, learning_rate=rate), checks=CHECKS)
         tried.append((validation_loss(wrapped, ground.task), rate, wrapped, fitted.steps))
     seconds = time.perf_counter() - began
     loss, rate, wrapped, steps = min(tried, key=lambda one: one[0])

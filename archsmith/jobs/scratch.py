@@ -294,7 +294,7 @@ def train_winner(
     maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
     winner = Architecture.from_json(chosen)
     own = maker.recipe_at(Proposal(winner))
-    trained, fitted = maker.trained(ground.plan(blueprint, winner), own, checks=CHECKS, share=share)
+    trained, fitted = maker.annealed(ground.plan(blueprint, winner), own, checks=CHECKS, share=share)
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")
         said = {"steps": fitted.steps, "loss": fitted.loss}

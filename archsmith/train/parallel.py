@@ -89,6 +89,15 @@ def agreed(loss: Tensor) -> Tensor:
     return loss + (mean / distributed.get_world_size() - loss.detach())
 
 
+def agreed_on(value: int, share: Share | None) -> int:
+    """What the first process says; the value itself where there is one process."""
+    if share is None:
+        return value
+    said = torch.tensor(value)
+    distributed.broadcast(said, 0)
+    return int(said)
+
+
 def together(
     work: Work, given: Sequence[Any], processes: int, *, device: str = "cpu", tell: Tell | None = None
 ) -> None:

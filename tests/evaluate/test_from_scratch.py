@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from archsmith.build import Declared, known_space, network
 from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import FromScratch, Ground
+from archsmith.evaluate.trained import validation_risk
 from archsmith.space import Architecture
 from archsmith.tasks import ImageClassification
 from archsmith.tasks.pictures import Preparation
@@ -91,3 +93,38 @@ def test_a_space_of_another_kind_is_refused(stripes: ImageClassification, tiny_t
         ground.plan(known_space("text"), known_space("text").space.sample(np.random.default_rng(0)))
     with pytest.raises(BadInput, match="gives 2 numbers a row; found 7"):
         ground.plan(Declared({}, ["mean", {"linear": {"out": 7}}]), {})
+
+
+def test_a_training_that_learns_by_heart_is_shortened(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (600, 8, 8, 3))
+    labels = (x[:, :, :4].mean((1, 2, 3)) > x[:, :, 4:].mean((1, 2, 3))) ^ (rng.random(600) < 0.2)
+    np.savez(tmp_path / "data.npz", image=x.astype(np.uint8), label=labels.astype(int))
+    prepared = Preparation(8, 8, (0.5,) * 3, (0.25,) * 3)
+    task = ImageClassification.from_files(
+        tmp_path / "data.npz", prepared=prepared, rng=np.random.default_rng(0), argument="x"
+    )
+    blueprint = Declared({}, ["flatten", {"linear": {"out": 64}}, "relu", {"linear": {"out": "$classes"}}])
+    maker = FromScratch(Ground.of(task), blueprint, RECIPE)
+    plan, recipe = maker.ground.plan(blueprint, {}), Recipe(steps=400, batch=32, learning_rate=3e-3)
+    whole, fitted = maker.trained(plan, recipe, checks=20)
+    best, shorter = maker.annealed(plan, recipe, checks=20)
+    at, least = min(fitted.validated, key=lambda check: check[1])
+    assert at < 0.7 * 400, "these rows are meant to be learnt by heart"
+    assert shorter.steps <= at
+    assert validation_risk(best, task) == pytest.approx(min(value for _, value in shorter.validated))
+    assert validation_risk(best, task) < least == pytest.approx(validation_risk(whole, task))
+    again, _ = maker.annealed(plan, recipe, checks=20)
+    assert all(torch.equal(a, b) for a, b in zip(best.parameters(), again.parameters(), strict=True))
+
+
+def test_a_training_that_gets_better_to_its_end_is_left_alone(stripes: ImageClassification) -> None:
+    blueprint = Declared({}, [{"conv": {"out": 4}}, "relu", "mean", {"linear": {"out": "$classes"}}])
+    maker = FromScratch(Ground.of(stripes), blueprint, RECIPE)
+    plan = maker.ground.plan(blueprint, {})
+    recipe = Recipe(steps=40, batch=32, learning_rate=1e-3)
+    once, fitted = maker.trained(plan, recipe, checks=4)
+    settled, same = maker.annealed(plan, recipe, checks=4)
+    assert same == fitted and all(
+        torch.equal(a, b) for a, b in zip(once.parameters(), settled.parameters(), strict=True)
+    )

@@ -13,7 +13,8 @@ def text(
 ) -> Declared:
     """What fastText (Joulin et al. 2017), TextCNN (Kim 2014), BiLSTM and attention networks have in common: an
     embedding of tokens, and of runs of tokens in tables of `rows`, layers of any of these, a way to see all places at
-    once; and in their place or beside them a bag of weighted runs, which is what TF-IDF sees."""
+    once; and in their place or beside them a bag of weighted runs, which is what TF-IDF sees. The learning rate is
+    chosen with them: a bag wants another than a recurrence."""
     width = "$/width"
     ops: JSON = {
         "conv_3": {"residual": _convolved(width, 3)},
@@ -45,7 +46,7 @@ def text(
     ]
     choices: dict[str, Sequence[int | float | str]] = {"width": widths, "depth": depth, "dropout": [0.1, 0.3, 0.5]}
     choices |= {"sees": list(sees), "reads": list(reads), "op": list(ops), "pool": list(pools), "bag": [16, 32]}
-    return Declared(choices, network)
+    return Declared({**choices, "rate": [1e-3, 2e-3, 4e-3]}, network, recipe={"learning_rate": "$rate"})
 
 
 def _convolved(width: str, kernel: int) -> JSON:
