@@ -94,6 +94,7 @@ def train_shared(
     recipe: Recipe,
     *,
     paths: int = 1,
+    heaviest_of: int = 1,
     drawn: Callable[[np.random.Generator], Plan] | None = None,
     kept: AbstractSet[int] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -101,13 +102,18 @@ def train_shared(
     """Train the shared weights on labels, in place: each step the mean loss of `paths` networks; of more than one, the
     first is the largest and the second the smallest of as many as are drawn (by MACs).
 
+    `heaviest_of`: of so many drawn the one with most weights is trained. What has weights is good only once they are
+    trained, so under even draws networks that have few of them seem better than they are for long.
     `drawn`: draws the plan of a network, at random unless told. `kept`: the train rows that it learns from, all unless
     told.
     """
     task, seed = shared.ground.task, shared.seed
 
     def draw(rng: np.random.Generator) -> Plan:
-        return shared.drawn(rng)[1] if drawn is None else drawn(rng)
+        if drawn is not None:
+            return drawn(rng)
+        plans = [shared.drawn(rng)[1] for _ in range(heaviest_of)]
+        return plans[0] if heaviest_of == 1 else max(plans, key=lambda plan: paper_costs(plan)["parameters"])
 
     def loss(rows: list[int]) -> Tensor:
         rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
@@ -143,11 +149,15 @@ class WeightShared:
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Judge one architecture without training."""
-        ground = self.shared.ground
-        plan = ground.plan(self.shared.blueprint, proposal.architecture, prune=False)
+        plan, wrapped = self.network(proposal.architecture)
+        return {"loss_points": validation_loss(wrapped, self.shared.ground.task), **paper_costs(plan)}
+
+    def network(self, architecture: Architecture) -> tuple[Plan, nn.Module]:
+        """The plan of an architecture, and its network on the shared weights, ready to be judged."""
+        plan = self.shared.ground.plan(self.shared.blueprint, architecture, prune=False)
         wrapped = self.shared.network(plan).eval()
         recalibrate(wrapped, self.calibration)
-        return {"loss_points": validation_loss(wrapped, ground.task), **paper_costs(plan)}
+        return plan, wrapped
 
 
 def calibration_of(ground: Ground, batch: int) -> list[dict[str, Tensor]]:
