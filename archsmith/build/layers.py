@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,20 @@ def runs(ids_BL: Tensor, there_BL: Tensor, longest: int, rows: int) -> Iterator[
         yield length, place_BL if rows == narrow else place_BL + part_BL % (rows // narrow) * narrow, whole_BL
 
 
-NARROW, PARTS = 2**16, 8191  # so that no product leaves the 24 bits in which OpenVINO divides exactly
-MOST_ROWS = 2**20
+def texts_with(batches: Iterable[tuple[Tensor, Tensor]], longest: int, rows: int) -> tuple[int, Tensor]:
+    """How many texts there are, and in how many of them is a run that is hashed into each row: (rows,).
+
+    `batches`: of tokens and of where they are no padding, (B, L) each. P: places.
+    """
+    texts, seen = 0, torch.zeros(rows)
+    for ids_BL, there_BL in batches:
+        found = list(runs(ids_BL, there_BL, longest, rows))
+        place_BP = torch.cat([torch.where(whole_BL, places_BL, rows) for _, places_BL, whole_BL in found], 1)
+        place_BP = place_BP.sort(1).values
+        first_BP = F.pad(place_BP[:, 1:] != place_BP[:, :-1], (1, 0), value=True) & (place_BP < rows)
+        seen += torch.bincount(place_BP[first_BP], minlength=rows)
+        texts += len(ids_BL)
+    return texts, seen
 
 
 class NGrams(nn.Module):
@@ -105,8 +117,8 @@ class Bag(nn.Module):
     """A text as the sum of a vector for each run of tokens in it, weighted as in TF-IDF (Spärck Jones 1972): a run that
     few texts have counts for more, log((1 + n) / (1 + n_run)) + 1, and a text's weights have the norm 1.
 
-    In how many texts a run is, is counted while training, as a norm over batches learns its statistics; a run that
-    training never saw counts for nothing. P: places, those of each length one after another.
+    In how many texts a run is, is told before training (`know`); a run that is in none counts for nothing. Where
+    nothing was told all runs count the same. P: places, those of each length one after another.
     """
 
     masked = True
@@ -129,8 +141,6 @@ class Bag(nn.Module):
         found = list(runs(ids_BL, there_BL, self.longest, self.rows))
         place_BP = torch.cat([places_BL for _, places_BL, _ in found], 1)
         there_BP = torch.cat([whole_BL for _, _, whole_BL in found], 1)
-        if self.training:
-            self._count(place_BP, there_BP)
         seen_BP = self.seen[place_BP]
         known_BP = there_BP & ((seen_BP > 0) | (self.texts == 0))
         weight_BP = (((1 + self.texts) / (1 + seen_BP)).log() + 1) * known_BP.to(seen_BP.dtype)
@@ -138,13 +148,10 @@ class Bag(nn.Module):
         vector_BPC: Tensor = self.table(place_BP)
         return self.LOUD * (vector_BPC * weight_BP[..., None]).sum(1) + self.bias
 
-    @torch.no_grad()
-    def _count(self, place_BP: Tensor, there_BP: Tensor) -> None:
-        """Count each run once for each text that has it."""
-        sorted_BP = torch.where(there_BP, place_BP, self.rows).sort(1).values
-        first_BP = F.pad(sorted_BP[:, 1:] != sorted_BP[:, :-1], (1, 0), value=True) & (sorted_BP < self.rows)
-        self.seen += torch.bincount(sorted_BP[first_BP], minlength=self.rows)
-        self.texts += len(place_BP)
+    def know(self, texts: int, seen: Tensor) -> None:
+        """Take how many texts there are, and how many have a run of each row (rows,)."""
+        self.texts.fill_(texts)
+        self.seen.copy_(seen)
 
 
 class Patches(nn.Module):

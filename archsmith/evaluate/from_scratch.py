@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.build import Blueprint, Declared, Signal, network, planned
+from archsmith.build.layers import Bag, texts_with
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.paper import paper_costs
@@ -25,6 +26,7 @@ from archsmith.trial import Proposal
 
 DRAWN = 100  # architectures, of which one must be able to run
 EARLY = 0.35  # share of the steps by which a best check is early
+COUNTED = 256  # texts that are counted together
 SHORTEST = 32  # tokens that a network of texts can read at least
 
 
@@ -36,6 +38,7 @@ class Ground:
     signal: Signal
     given: Mapping[str, Value]
     shrunk: bool = False
+    counted: dict[tuple[int, int], tuple[int, Tensor]] = field(default_factory=dict)  # of runs in train texts
 
     @classmethod
     def of(cls, task: Task) -> Ground:
@@ -115,7 +118,24 @@ class Ground:
 
     def module(self, plan: Plan, seed: int) -> nn.Module:
         """A network that takes what the task's models take, by name."""
-        return self.reading(network(plan, seed))
+        return self.reading(self.informed(network(plan, seed)))
+
+    def informed(self, module: nn.Module) -> nn.Module:
+        """The module, whose bags know in how many train texts each run is."""
+        for part in module.modules():
+            if isinstance(part, Bag):
+                part.know(*self.texts_with(part.longest, part.rows))
+        return module
+
+    def texts_with(self, longest: int, rows: int) -> tuple[int, Tensor]:
+        """How many train texts there are, and how many have a run of tokens that is hashed into each row; counted
+        once."""
+        if (longest, rows) not in self.counted:
+            batches = self.task.batches("train", COUNTED, np.random.default_rng(0))
+            read = (self.task.inputs("train", each) for each in batches)
+            there = ((inputs["input_ids"], inputs["attention_mask"] != 0) for inputs in read)
+            self.counted[longest, rows] = texts_with(there, longest, rows)
+        return self.counted[longest, rows]
 
     def reading(self, built: nn.Module) -> nn.Module:
         """A built network that takes what the task's models take, by name."""

@@ -67,7 +67,7 @@ class Shared(nn.Module):
         if key not in self.bank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
-                self.bank[key] = make()
+                self.bank[key] = self.ground.informed(make())
             self.bank[key].load_state_dict(self.trained.get(key, self.bank[key].state_dict()))
         return self.bank[key]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsmith.build import Declared, Signal, network, planned
-from archsmith.build.layers import Bag
+from archsmith.build.layers import Bag, texts_with
 from archsmith.errors import BadInput
 from archsmith.space import Choice, Condition
 
@@ -255,11 +255,9 @@ def test_a_bag_weighs_runs_as_tf_idf_does() -> None:
     built = network(planned({"bag": {"rows": 131_072, "out": 400, "longest": 2}}, TOKENS), seed=1)
     layer = next(part for part in built.modules() if isinstance(part, Bag))
     untrained = built.eval()(ids, (ids != 0).long())
-    built.train()
-    built(ids[:3], (ids[:3] != 0).long())
-    built(ids[3:], (ids[3:] != 0).long())
+    layer.know(*texts_with([(ids[:3], ids[:3] != 0), (ids[3:], ids[3:] != 0)], 2, 131_072))
     assert layer.texts == 4
-    out = built.eval()(ids, (ids != 0).long())
+    out = built(ids, (ids != 0).long())
     assert not torch.allclose(out, untrained, atol=1e-4)
     vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 2)).fit_transform(texts).toarray()
     # Random vectors of many numbers stand at right angles, so products of texts are those of their weights.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.build import Signal, network, planned
+from archsmith.build.layers import Bag, texts_with
 from archsmith.cost import RUNTIMES
 
 DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
@@ -62,9 +63,9 @@ class Hashed(nn.Module):
         bag = {"bag": {"rows": 262_144, "out": 4}}
         both = {"concat": [[reads, "mean"], bag]}
         self.inner = network(planned([both, {"linear": {"out": 2}}], Signal((64,), tokens=True)))
-        self.inner.train()
-        with torch.no_grad():
-            self.inner(*rows((8, 32), 7).values())  # counts what it sees
+        ids, mask = rows((8, 32), 7).values()
+        layer = next(part for part in self.inner.modules() if isinstance(part, Bag))
+        layer.know(*texts_with([(ids, mask != 0)], layer.longest, layer.rows))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         out: Tensor = self.inner(input_ids, attention_mask)

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from archsmith.build import Declared, known_space, network
+from archsmith.build.layers import Bag
 from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import FromScratch, Ground
 from archsmith.evaluate.trained import validation_risk
+from archsmith.evaluate.weight_shared import Shared
 from archsmith.space import Architecture
 from archsmith.tasks import ImageClassification
 from archsmith.tasks.pictures import Preparation
@@ -85,6 +87,30 @@ def test_texts(tiny_task: Callable[..., Any]) -> None:
         point = blueprint.space.sample(np.random.default_rng(0))
         values = FromScratch(ground, blueprint, Recipe(steps=3, batch=16))(Proposal(point), np.random.default_rng(0))
         assert 0 <= values["loss_points"] <= 100 and values["macs"] > 0
+
+
+def test_a_bag_knows_the_train_texts_alone_wherever_it_is_built(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task("classification", rows=96)
+    ground = Ground.of(task)
+    blueprint = Declared(
+        {"bag": [4, 8]}, [{"bag": {"rows": 65_536, "out": "$bag", "longest": 1}}, {"linear": {"out": "$classes"}}]
+    )
+    plan = ground.plan(blueprint, {"bag": 4})
+    alone, shared = ground.module(plan, 0), Shared(ground, blueprint).network(plan)
+    seen: dict[int, set[int]] = {}
+    rows = task.inputs("train", range(task.size("train")))
+    for row, (ids, mask) in enumerate(zip(rows["input_ids"], rows["attention_mask"], strict=True)):
+        for token in ids[mask != 0].tolist():
+            seen.setdefault(token, set()).add(row)
+    for built in (alone, shared):
+        layer = next(part for part in built.modules() if isinstance(part, Bag))
+        assert layer.texts == task.size("train")
+        assert {int(row): int(layer.seen[row]) for row in layer.seen.nonzero()} == {
+            token: len(texts) for token, texts in seen.items()
+        }
+    before = {name: buffer.clone() for name, buffer in alone.named_buffers()}
+    FromScratch(ground, blueprint, Recipe(steps=3, batch=16)).trained(plan, Recipe(steps=3, batch=16))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in alone.named_buffers())
 
 
 def test_a_space_of_another_kind_is_refused(stripes: ImageClassification, tiny_task: Callable[..., Any]) -> None:
