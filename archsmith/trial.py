@@ -76,7 +76,9 @@ class Evaluator(Protocol):
 
 
 def whole(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that were evaluated in full: without a fidelity, or where all have one, at the highest there is."""
+    """The trials that were evaluated in full: without a fidelity, or where all have one, at the highest there is that a
+    trial has ended well at, if any has."""
+    trials = [trial for trial in trials if trial.status == "complete"] or trials
     plain = [trial for trial in trials if not trial.proposal.fidelity]
     if plain:
         return plain

@@ -272,7 +272,8 @@ class Pooled(nn.Module):
         if self.how == "mean":
             return (x_BLC * there).sum(1) / there.sum(1).clamp_min(1)
         if self.how == "max":
-            return x_BLC.masked_fill(there == 0, torch.finfo(x_BLC.dtype).min).amax(1)
+            most = x_BLC.masked_fill(there == 0, torch.finfo(x_BLC.dtype).min).amax(1)
+            return torch.where(there.amax(1) > 0, most, 0.0)  # of a row without a token nothing
         last_BL = there[..., 0] * torch.arange(1, x_BLC.shape[1] + 1, device=x_BLC.device)
         return x_BLC.gather(1, last_BL.argmax(1)[:, None, None].expand(-1, 1, x_BLC.shape[2]))[:, 0]
 

@@ -177,6 +177,8 @@ def recurrent(kind: str) -> Callable[..., nn.Module]:
 def attention(signal: Signal, heads: int, head: int = 0, causal: bool = False) -> nn.Module:
     """Self-attention over a sequence (Vaswani et al. 2017); `head`: width of one, by default what the channels give."""
     sequence(signal)
+    if heads < 1 or head < 0:
+        raise ValueError(f"attention has at least one head: {heads}, of width {head}")
     if not head and signal.channels % heads:
         raise ValueError(f"{signal.channels} channels cannot be shared by {heads} heads: give the width of one as head")
     return layers.Attention(signal.channels, heads, head or signal.channels // heads, causal)

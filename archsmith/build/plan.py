@@ -256,7 +256,7 @@ def _gives(kind: str, options: str, signal: Signal) -> Signal | str:
         with torch.device("meta"), torch.no_grad():
             module: nn.Module = made(kind, json.loads(options), signal)
             out = module.eval()(signal.example())
-    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as error:
         return first_line(error)
     if any(size < 1 for size in out.shape):
         return f"nothing is left of it: {tuple(out.shape[1:])}"

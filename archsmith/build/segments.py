@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from archsmith.build.pieces import width
 from archsmith.build.plan import INPUT, Graph, Joined, Part, Piece, Weighed
@@ -58,7 +59,7 @@ def _joined(part: Joined, gets: Sequence[Sequence[Segments]], found: dict[str, S
 
 def _given(piece: Piece, own: Segments) -> Segments:
     """The segments of what a module gives."""
-    options: Mapping[str, int | str] = json.loads(piece.options)
+    options: Mapping[str, Any] = json.loads(piece.options)
     whole = piece.gives.channels
     if piece.kind == "flatten":
         if len(piece.gets.shape) == 3 and all(after == 1 for _, _, after in own):
@@ -74,6 +75,8 @@ def _given(piece: Piece, own: Segments) -> Segments:
         if groups == piece.gets.channels == whole:
             return own
         parts = groups if isinstance(options.get("groups"), int) else 1
+    if piece.kind == "ngrams":
+        parts = len(options.get("lengths", (2,)))
     if piece.kind in MIXING or _channels(own) != whole:
         return ((1, whole // parts, 1),) * parts
     return own

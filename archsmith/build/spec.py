@@ -35,10 +35,12 @@ Strengths = Mapping[str, Mapping[str, float]]  # choice -> value, as a word -> h
 
 @dataclass(frozen=True)
 class Relaxed:
-    """A network whose choices can all be mixed, and the architecture that strengths of its choices come down to."""
+    """A network whose choices can all be mixed, the architecture that strengths of its choices come down to, and of
+    which of its choices, each with a value as a word, that is made."""
 
     declared: Declared
     settle: Callable[[Strengths], Architecture]
+    kept: Callable[[Strengths], Mapping[str, str]]
 
 
 class Declared:
@@ -68,7 +70,7 @@ class Declared:
         if idle:
             raise BadInput("every choice must be used by the network", f"${idle[0]} is not", "", "remove the choice")
         self.space = Space(self._found, constraints)
-        self.relaxed = Relaxed(self, self._strongest)
+        self.relaxed = Relaxed(self, self._strongest, self._kept)
 
     @classmethod
     def from_json(cls, data: JSON) -> Declared:
@@ -116,6 +118,10 @@ class Declared:
                 values[name] = max((v for v in choice.values if _key(v) in of), key=lambda value: of[_key(value)])
         found = Architecture(values)
         return found if found in self.space else self.space.decode(self.space.encode(values))
+
+    def _kept(self, strength: Strengths) -> dict[str, str]:
+        """The same, each value as a word."""
+        return {name: _key(value) for name, value in self._strongest(strength).items()}
 
     def _enter(self, spec: JSON, scope: str, when: Condition | None, use: str = "") -> None:
         """Note the choices of a part, each active under the innermost choice that it hangs on, and what each is for."""

@@ -104,22 +104,26 @@ class Mixture:
 
     @property
     def most_skips(self) -> int:
-        """How many choices may settle on a skip connection."""
-        return max(1, round(SKIPS * len(self.strength.values)))
+        """How many of the choices that an architecture is made of may be a skip connection."""
+        return max(1, round(SKIPS * len(self.relaxed.kept(self.strength.strengths()))))
 
     def skipping(self) -> list[tuple[str, float]]:
-        """The choices that have settled on a skip connection, and how strong that is, the weakest first."""
-        found = []
-        for name, of in self.strength.strengths().items():
-            value = max(of, key=of.__getitem__)
+        """The choices that would settle on a skip connection, and how strong that is, the weakest first."""
+        strengths, found = self.strength.strengths(), []
+        for name, value in self.relaxed.kept(strengths).items():
             if (name, value) in self.skips:
+                of = strengths[name]
                 found.append((name, of[value] - float(np.logaddexp.reduce(list(of.values())))))
         return sorted(found, key=lambda pair: pair[1])
 
     def thin(self) -> None:
         """Take the weakest skip connections out of the running until no more are left than may be."""
-        for name, _ in self.skipping()[: -self.most_skips]:
-            at = list(self.strength.values)
+        at, ruled = list(self.strength.values), set[str]()
+        while len(skipping := self.skipping()) > self.most_skips:  # another edge may come in with a skip of its own
+            name = next((each for each, _ in skipping if each not in ruled), None)
+            if name is None:
+                return
+            ruled.add(name)
             for value in self.strength.values[name]:
                 if (name, value) in self.skips:
                     self.strength.logits[at.index(name)].data[self.strength.values[name].index(value)] = RULED_OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -20,6 +21,7 @@ from archsmith.space import Architecture, Value
 from archsmith.tasks import SeriesForecasting
 from archsmith.tasks.task import Part, Task
 from archsmith.train import Ends, Fitted
+from archsmith.train.fit import OPTIMISERS
 from archsmith.train.parallel import Share, agreed_on
 from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
@@ -198,6 +200,16 @@ class Onward(nn.Module):
         return out
 
 
+RANGES = {
+    "batch": (1, 2**16),
+    "smoothing": (0.0, 1.0),
+    "warmup": (0.0, 1.0),
+    "learning_rate": (0.0, 1e3),
+    "turn": (0, 360),
+}
+"""Of what a space leaves open of its recipe, what it may be where that is not any number from 0 on."""
+
+
 def check_recipe(blueprint: Blueprint) -> None:
     """Raise `BadInput` for a space that leaves open of its recipe what there is not, or that has no number there."""
     for name, told in getattr(blueprint, "recipe", {}).items():
@@ -210,10 +222,14 @@ def check_recipe(blueprint: Blueprint) -> None:
             fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (
                 kind is bool
             )
-            if not fits or (not isinstance(value, str) and value < 0):
-                raise BadInput(
-                    f"{name} is of its kind, and not below 0", repr(value), "recipe", f"give a {kind.__name__}"
+            least, most = RANGES.get(name, (0.0, math.inf))
+            if not fits or not (value in OPTIMISERS if isinstance(value, str) else least <= value <= most):
+                law = (
+                    f"one of {', '.join(OPTIMISERS)}"
+                    if kind is str
+                    else f"a {kind.__name__} from {least:g} to {most:g}"
                 )
+                raise BadInput(f"{name} is {law}", repr(value), "recipe", "change the space")
 
 
 class Shrinking(nn.Module):

@@ -26,7 +26,7 @@ from archsmith.evaluate.from_scratch import DRAWN, Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.space import Architecture, Space, Value
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, losing
+from archsmith.train.recipe import Recipe, filled, losing
 
 ALONE = 0.3  # of the steps, the largest network learns alone (180 of 605 epochs)
 EARLIER = 1 / 6  # of a kind's steps, before the last of its values is open (25 of 150 epochs)
@@ -154,7 +154,7 @@ def train_shrinking(
         return torch.stack(total).mean()
 
     def passes(epoch: int) -> Any:
-        return task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
+        return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), None, recipe.batch)
 
     return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
 

@@ -15,9 +15,9 @@ import torch
 from archsmith.build import Blueprint
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.from_scratch import Ground, Onward
 from archsmith.evaluate.paper import paper_costs
-from archsmith.evaluate.zero_cost import SCORES, zero_cost
+from archsmith.evaluate.zero_cost import LABELLED, SCORES, zero_cost
 from archsmith.trial import Proposal
 
 REFERENCES = 48  # networks that are drawn
@@ -59,6 +59,11 @@ def check_scores(ground: Ground, names: Sequence[str]) -> None:
     if ground.signal.tokens:
         law = "scores of untrained networks are for pictures and series"
         raise BadInput(law, ground.task.name, "--evaluator", "take curve in place of zero-cost")
+    labelled = [name for name in names if name in LABELLED]
+    if labelled and "classes" not in ground.given:
+        law = f"{labelled[0]} is of networks that tell classes apart"
+        others = ", ".join(name for name in SCORES if name not in LABELLED)
+        raise BadInput(law, ground.task.name, "--evaluator", f"there are: {others}")
 
 
 def scored(ground: Ground, plan: Plan, names: Sequence[str], seed: int) -> dict[str, float]:
@@ -69,7 +74,10 @@ def scored(ground: Ground, plan: Plan, names: Sequence[str], seed: int) -> dict[
         raise BadInput("scores of untrained networks need labels", "none", ground.task.name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # whatever a network draws
-        found = zero_cost(ground.module(plan, seed), x, y, names)
+        module = ground.module(plan, seed)
+        found = zero_cost(module, x, y, [name for name in names if name != "synflow"])
+        if "synflow" in names:  # its input is made up, so what prepares real ones has no part in it
+            found |= zero_cost(module.inner if isinstance(module, Onward) else module, x, y, ["synflow"])
     return {name: float(value) if np.isfinite(value) else LEAST for name, value in found.items()}
 
 

@@ -32,7 +32,7 @@ from archsmith.train import Fitted, fit
 from archsmith.train.recipe import Recipe, filled, losing
 from archsmith.trial import Proposal
 
-COVERED = 300  # architectures whose modules are there before training begins
+COVERED, ROUNDS = 300, 10  # architectures whose modules are made before training, as long as there are new ones
 CALIBRATED = 8  # batches that norms are measured anew on for one network
 
 
@@ -45,7 +45,11 @@ class Shared(nn.Module):
         self.bank = nn.ModuleDict()
         self.trained: dict[str, dict[str, Tensor]] = {}
         rng = np.random.default_rng([seed, 11])
-        self.cover([self.drawn(rng)[1] for _ in range(COVERED)])
+        for _ in range(ROUNDS):
+            known = len(self.bank)
+            self.cover([self.drawn(rng)[1] for _ in range(COVERED)])
+            if len(self.bank) == known:
+                break
 
     def cover(self, plans: Sequence[Plan]) -> None:
         """Make the modules of these networks, before training begins."""

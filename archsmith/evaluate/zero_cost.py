@@ -15,6 +15,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Score = Callable[[nn.Module, Tensor, Tensor], float]
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -91,7 +92,8 @@ def snip(module: nn.Module, x: Tensor, y: Tensor) -> float:
 def grasp(module: nn.Module, x: Tensor, y: Tensor) -> float:
     """Wang et al. 2020: minus the sum of weight x (Hessian x gradient)."""
     weights = _weights(module)
-    with _batch_statistics(module), torch.enable_grad():
+    # The quick kinds of attention have no second derivative.
+    with _batch_statistics(module), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         first = torch.autograd.grad(F.cross_entropy(module(x), y), weights, create_graph=True, materialize_grads=True)
         product = torch.stack([(g * g.detach()).sum() for g in first]).sum()
         second = torch.autograd.grad(product, weights, allow_unused=True)
@@ -101,11 +103,14 @@ def grasp(module: nn.Module, x: Tensor, y: Tensor) -> float:
 def fisher(module: nn.Module, x: Tensor, y: Tensor) -> float:
     """Turner et al. 2020: the sum over channels of half the mean square of activation x gradient."""
     outputs: list[Tensor] = []
-    hooks = [
-        part.register_forward_hook(lambda _, __, out: outputs.append(out))
-        for part in module.modules()
-        if isinstance(part, WEIGHED)
-    ]
+    places: list[list[int]] = []
+
+    def note(part: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        outputs.append(out)
+        channels = out.dim() - 1 if isinstance(part, nn.Linear) else 1
+        places.append([at for at in range(1, out.dim()) if at != channels])
+
+    hooks = [part.register_forward_hook(note) for part in module.modules() if isinstance(part, WEIGHED)]
     try:
         with _batch_statistics(module), torch.enable_grad():
             loss = F.cross_entropy(module(x), y)
@@ -113,9 +118,12 @@ def fisher(module: nn.Module, x: Tensor, y: Tensor) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    felt = [(out.detach() * slope) for out, slope in zip(outputs, slopes, strict=True) if slope is not None]
-    each = [one.flatten(2).sum(2) if one.dim() == 4 else one for one in felt]
-    return sum(float(one.square().mean(0).sum() / 2) for one in each)
+    felt = [
+        (out.detach() * slope).sum(around) if around else out.detach() * slope
+        for out, slope, around in zip(outputs, slopes, places, strict=True)
+        if slope is not None
+    ]
+    return sum(float(one.square().mean(0).sum() / 2) for one in felt)
 
 
 def jacobian_covariance(module: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -163,6 +171,7 @@ def zen(module: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(np.log(max(moved, 1e-30)) + np.sum(np.log(scales))) if scales else float(np.log(max(moved, 1e-30)))
 
 
+LABELLED = ("fisher", "gradient_norm", "grasp", "snip")  # that need class numbers
 SCORES: Mapping[str, Score] = {
     "fisher": fisher,
     "gradient_norm": gradient_norm,

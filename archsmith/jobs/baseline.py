@@ -44,6 +44,8 @@ def baseline(
 
     Raises `BadInput` for a run that is no search from nothing, and for a network that does not fit its task.
     """
+    if not learning_rates:
+        raise BadInput("a baseline is trained at a learning rate", "none", "learning_rates", "give one or more")
     asked = read_asked(run)
     if asked is None or asked.scratch is None:
         raise BadInput("a baseline is trained on what a search from nothing was asked", "none", str(run))

@@ -26,6 +26,7 @@ from archsmith.tasks.vocabulary import kept_words, learnt_tokenizer
 
 HISTORY, HORIZON = 96, 24  # steps of a series: four days of hours, and one
 TIMED = 128  # tokens of the call that is timed, where networks read as many
+SAMPLED = 1000  # pictures, of which one with colours makes all of them coloured
 PICTURES = 256  # that means and deviations are taken of
 TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
 
@@ -114,6 +115,9 @@ def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
 def _images(scratch: Scratch) -> Task:
     found = read_pictures(scratch.data, scratch.label)
     height, width, channels = _shape(found.data[0], found.places[0])
+    some = range(0, len(found.data), max(1, len(found.data) // SAMPLED))
+    if channels == 1 and any(_shape(found.data[i], found.places[i])[2] > 1 for i in some):
+        channels = 3  # the first picture is grey, and others are not
     task = ImageClassification.from_files(
         scratch.data,
         scratch.validation,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from archsmith.errors import BadInput
 from archsmith.evaluate.curves import Extrapolated
@@ -21,7 +20,7 @@ from archsmith.trial import Evaluator
 
 NAMES = ("trained", "curve", "zero-cost")
 DEFAULT_SCORES = ("jacobian_covariance", "synflow")  # which together order best (benchmarks/proxies.py)
-OPTIONS: dict[str, Callable[[Any], Any]] = {"share": float, "checks": int, "bound": float}
+OPTIONS: dict[str, type] = {"share": float, "checks": int, "bound": float}
 COSTS = ("parameters", "macs", "weight_bytes")
 
 
@@ -82,9 +81,14 @@ def judge_of(word: str | None) -> Judge:
             law = f"an option of {name} is one that it has"
             raise BadInput(law, repr(key), "--evaluator", f"there are: {', '.join(known) or 'none'}")
         try:
-            options[key] = OPTIONS[key](json.loads(value))
-        except (ValueError, TypeError):
-            raise BadInput(f"{key} is a number", repr(value), "--evaluator", "curve:share=0.5,checks=10") from None
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole and (OPTIONS[key] is int or not isinstance(number, float) or not math.isfinite(number)):
+            kind = "a whole number" if OPTIONS[key] is int else "a number"
+            raise BadInput(f"{key} is {kind}", repr(value), "--evaluator", "write it like curve:share=0.5,checks=10")
+        options[key] = OPTIONS[key](number)
     return Judge(name, tuple(options.items()))
 
 

@@ -225,11 +225,13 @@ def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) 
 
 
 def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
-    """The same space with networks of a share of the cells; itself where it has no number of cells."""
+    """The same space with networks of a share of the cells, or of as many more as it takes to have the same choices;
+    itself where it has no number of cells."""
     cells = inspect.signature(SPACES[name]).parameters.get("cells") if name in SPACES else None
     if cells is None or depth == 1:
         return blueprint
-    return SPACES[name](cells=max(1, round(depth * cells.default)))
+    fewer = (SPACES[name](cells=count) for count in range(max(1, round(depth * cells.default)), cells.default))
+    return next((each for each in fewer if set(each.space.choices) == set(blueprint.space.choices)), blueprint)
 
 
 def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, progress: Progress) -> list[Architecture]:

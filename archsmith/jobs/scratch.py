@@ -95,16 +95,17 @@ class Making:
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
         recipe = self.recipe
-        if self.pacing is not None:
-            macs = paper_costs(ground.plan(blueprint, proposal.architecture))["macs"]
-            recipe = replace(recipe, steps=self.pacing.steps(macs, recipe.steps))
         maker = FromScratch(ground, blueprint, recipe, self.scratch.seed)
+        if self.pacing is not None:
+            share = maker.recipe_at(Proposal(proposal.architecture)).batch / recipe.batch
+            macs = share * paper_costs(ground.plan(blueprint, proposal.architecture))["macs"]
+            maker = replace(maker, recipe=replace(recipe, steps=self.pacing.steps(macs, recipe.steps)))
         return {**self.judge.evaluator(maker, self.reference)(proposal, rng), **timed}
 
 
 def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
     """Raise `ValueError` for a network that a target on its costs rules out."""
-    too_much = [str(target) for target in over(scratch, ground, blueprint, architecture)]
+    too_much = [f"{target}: {value:,.0f}" for target, value in over(scratch, ground, blueprint, architecture)]
     if too_much:
         raise ValueError(f"it is over {', '.join(too_much)}")
 
@@ -134,14 +135,34 @@ def exported_ms(scratch: Scratch, task: Task, wrapped: nn.Module) -> float:
     return float(np.median(times[""]))
 
 
-def over(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> list[Target]:
-    """The targets on parameters, MACs and size that a network misses on paper."""
+def unreached(scratch: Scratch, trials: Sequence[Trial]) -> str:
+    """Where every network that was tried is over the same target on its costs, how near the nearest came; else
+    empty."""
+    ground, blueprint = grounded(scratch)
+    try:
+        misses = [dict(over(scratch, ground, blueprint, trial.proposal.architecture)) for trial in trials]
+    except BadInput:
+        return ""  # one could not be built: costs are not what all have in common
+    always = [target for target in misses[0] if all(target in each for each in misses)] if misses else []
+    least = {target: min(each[target] for each in misses) for target in always}
+    return ", ".join(
+        f"{target} was met by none of {len(misses)} networks; the least was {value:,.0f}"
+        for target, value in least.items()
+    )
+
+
+def over(
+    scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture
+) -> list[tuple[Target, float]]:
+    """The targets on parameters, MACs and size that a network misses on paper, and what it has of each, in the base
+    unit."""
     costs = paper_costs(ground.plan(blueprint, architecture))
     known = {"parameters": costs["parameters"], "macs": costs["macs"], "size": costs["weight_bytes"]}
     # int8 weights take a quarter.
     known["size"] /= 4
     targets = parse_targets(scratch.targets)
-    return [target for target in targets if target.metric in known and not target.met(known[target.metric])]
+    costly = [(target, known[target.metric]) for target in targets if target.metric in known]
+    return [(target, value) for target, value in costly if not target.met(value)]
 
 
 def recipe_of(ground: Ground) -> Recipe:
@@ -175,9 +196,12 @@ def pace(
             steps = round(EPOCHS * a_pass)
             return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps}
         rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
-        plans = [ground.drawn(blueprint, rng)[1] for _ in range(PACED)]
-        took = np.array([step_seconds(maker, plan) for plan in plans])
-        step, macs = float(took.mean()), np.array([paper_costs(plan)["macs"] for plan in plans])
+        drawn = [ground.drawn(blueprint, rng) for _ in range(PACED)]
+        own = [replace(maker, recipe=maker.recipe_at(Proposal(architecture))) for architecture, _ in drawn]
+        took = np.array([step_seconds(each, plan) for each, (_, plan) in zip(own, drawn, strict=True)])
+        shares = [each.recipe.batch / recipe.batch for each in own]
+        macs = np.array([share * paper_costs(plan)["macs"] for share, (_, plan) in zip(shares, drawn, strict=True)])
+        step = float(took.mean())
         base, per_mac = nnls(np.stack([np.ones(PACED), macs / (macs.max() or 1.0)], axis=1), took)[0].tolist()
         searching = SEARCHING * minutes * 60
         each = searching / shared() / SHARED if shared else searching / step / trials / share if share else 0
@@ -214,14 +238,16 @@ def step_seconds(maker: FromScratch, plan: Plan) -> float:
     return (time.perf_counter() - began) / PACING_STEPS
 
 
-def settle_length(run: RunDirectory, scratch: Scratch, plan: Plan) -> None:
+def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> None:
     """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it."""
 
     def measure(folder: Path) -> JSON:
         planned, (ground, blueprint) = read_json(run.path / "stages" / "pace.json")["result"], grounded(scratch)
         if "winner_seconds" not in planned:
             return {"steps": planned["winner_steps"]}
-        step = step_seconds(FromScratch(ground, blueprint, recipe_of(ground), scratch.seed), plan)
+        maker = FromScratch(ground, blueprint, recipe_of(ground), scratch.seed)
+        own = replace(maker, recipe=maker.recipe_at(Proposal(winner)))
+        step = step_seconds(own, ground.plan(blueprint, winner))
         return {"steps": max(10, round(planned["winner_seconds"] / step)), "seconds_a_step": step}
 
     run.stage(LENGTH, measure)
@@ -250,7 +276,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     chosen = run.stage(CHOSEN, lambda folder: winner.to_json())
     plan = ground.plan(blueprint, Architecture.from_json(chosen))
     module = ground.module(plan, scratch.seed)
-    settle_length(run, scratch, plan)
+    settle_length(run, scratch, Architecture.from_json(chosen))
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[1]

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from archsmith.errors import ArchsmithError, BadInput
+from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
@@ -230,6 +230,8 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, trials))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
+        if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):
+            raise BudgetNotReachable(f"{missed}. What was tried is in {out}. Search smaller networks, or allow more.")
         common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
         raise ArchsmithError(f"no trial ended well; the commonest reason: {common}. What was tried is in {out}.")
     if asked.scratch is not None:

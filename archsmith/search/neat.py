@@ -106,7 +106,9 @@ def neat(
     generation); it gets a whole generation, which `build.Grown` runs at once. Raises `BadInput` for sizes below 1.
     """
     if min(inputs, outputs, generations) < 1 or population < 2:
-        raise BadInput("NEAT has inputs, outputs, generations and two genomes", f"{inputs}, {outputs}, {population}")
+        raise BadInput(
+            "NEAT has inputs, outputs, generations and two genomes", f"{inputs}, {outputs}, {generations}, {population}"
+        )
     rates = rates or Rates()
     count = (inputs + 1) * outputs
     genomes = [from_inputs(inputs, outputs, rng.uniform(-1, 1, count).tolist()) for _ in range(population)]

@@ -310,6 +310,7 @@ def _optimisers(module: nn.Module, schedule: Schedule) -> tuple[list[torch.optim
         and not part.scale_grad_by_freq
         and uses[id(part.weight)] == 1
         and not part.sparse
+        and schedule.optimiser == "adamw"  # a table that another optimiser would update is updated by that
     ]
     for table in tables:
         table.sparse = True

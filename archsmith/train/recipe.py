@@ -217,7 +217,8 @@ def varied(x_BCHW: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     """Pictures moved, flipped, turned and blanked, each by its own draw; (B, C, H, W) -> the same."""
     rows, _, height, width = x_BCHW.shape
     if recipe.shift or recipe.flip:
-        moved = rng.integers(-recipe.shift, recipe.shift + 1, (rows, 2))
+        most = min(recipe.shift, height - 1, width - 1)
+        moved = rng.integers(-most, most + 1, (rows, 2))
         down = reflected(np.arange(height) + moved[:, :1], height)
         right = reflected(np.arange(width) + moved[:, 1:], width)
         if recipe.flip:

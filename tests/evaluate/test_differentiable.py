@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from archsmith.build import Declared, known_space
+from archsmith.build import SPACES, Declared, known_space
 from archsmith.errors import BadInput
 from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared
+from archsmith.jobs.oneshot import shallower
 from archsmith.train.recipe import Recipe
 
 RECIPE = Recipe(steps=240, batch=32, learning_rate=3e-3)
@@ -88,3 +89,22 @@ def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
 def test_a_space_without_operators_to_mix_says_so(ground: Ground, name: str, law: str) -> None:
     with pytest.raises(BadInput, match=law):
         mixed_plan(ground, known_space(name))
+
+
+def test_skips_count_where_none_is_strongest_too(ground: Ground) -> None:
+    mixture = Mixture(Shared(ground, SPACES["darts"](cells=3)))
+    for values, logit in zip(mixture.strength.values.values(), mixture.strength.logits, strict=True):
+        logit.data[:] = torch.tensor([2.0 if value == "none" else 1.0 if value == "skip" else 0.0 for value in values])
+    settled = mixture.relaxed.settle(mixture.strength.strengths())
+    assert sum(value == "skip" for value in settled.values()) == 16
+    assert len(mixture.skipping()) == 13  # three of them halve the size, and have weights
+    assert mixture.most_skips == 4
+    mixture.thin()
+    assert len(mixture.skipping()) == 4
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3])
+def test_a_space_has_the_choices_of_the_cells_that_it_has(cells: int) -> None:
+    found = {name.partition(".")[0] for name in SPACES["darts"](cells=cells).space.choices}
+    assert found == ({"reduction"} if cells < 3 else {"normal", "reduction"})
+    assert set(shallower("darts", SPACES["darts"](), 0.1).space.choices) == set(SPACES["darts"]().space.choices)

@@ -93,3 +93,31 @@ def test_a_dead_network_is_the_worst(batch: tuple[Tensor, Tensor]) -> None:
 
 def test_the_ensemble_is_the_mean_rank() -> None:
     assert rank_ensemble({"a": [1, 2, -np.inf], "b": [5, 6, 7]}).tolist() == [0.25, 0.75, 0.5]
+
+
+def test_fisher_sums_over_the_places_of_each_channel() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        plain, turned = nn.Linear(4, 5), nn.Conv1d(4, 5, 1)
+    turned.weight.data, turned.bias.data = plain.weight.data[..., None].clone(), plain.bias.data.clone()
+    x = torch.randn(6, 7, 4, generator=torch.Generator().manual_seed(0))
+
+    class Mean(nn.Module):
+        def __init__(self, part: nn.Module) -> None:
+            super().__init__()
+            self.part = part
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.part(x if isinstance(self.part, nn.Linear) else x.transpose(1, 2))
+            return out.mean(1 if isinstance(self.part, nn.Linear) else 2)
+
+    ours, theirs = (zero_cost(Mean(part), x, torch.arange(6) % 5, ["fisher"])["fisher"] for part in (plain, turned))
+    assert ours == pytest.approx(theirs, rel=1e-5) and ours > 0
+
+
+def test_attention_has_a_second_derivative(batch: tuple[Tensor, Tensor]) -> None:
+    space = known_space("vit")
+    point = space.space.sample(np.random.default_rng(0))
+    module = network(planned(space.static(point, {"classes": 3}), Signal((3, 32, 32))))
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert np.isfinite(zero_cost(module, x, batch[1], ["grasp"])["grasp"])

@@ -35,14 +35,20 @@ def two_before(
     choices: dict[str, Sequence[str]] = {"op": ops}
     for block in range(blocks):
         choices[f"from{block}"] = sources_of(block)
-    scopes = ["normal", "reduction"] if stages > 1 and cells >= stages else ["normal"]
+    halving = len(_halving(cells, stages))
+    scopes = [*(["normal"] if halving < cells else []), *(["reduction"] if halving else [])]
     network = _stacked(partial(_cell, ops, blocks, all_blocks), channels, cells, stages)
     if not all_blocks:
         return Declared(choices, network)
     edges = Declared({"op": [*ops, NONE]}, _stacked(partial(_edges, ops, blocks), channels, cells, stages))
     found = Declared(choices, network, _differing(scopes, blocks))
-    found.relaxed = Relaxed(edges, partial(_strongest, scopes, blocks))
+    found.relaxed = Relaxed(edges, partial(_strongest, scopes, blocks), partial(_kept, scopes, blocks))
     return found
+
+
+def _halving(cells: int, stages: int) -> set[int]:
+    """The numbers of the cells that halve the size."""
+    return {stage * cells // stages for stage in range(1, stages)}
 
 
 def _stacked(cell: Callable[[int, bool, bool], JSON], channels: int, cells: int, stages: int) -> JSON:
@@ -50,7 +56,7 @@ def _stacked(cell: Callable[[int, bool, bool], JSON], channels: int, cells: int,
     nodes: list[JSON] = [{"name": "stem", "from": ["in"], "of": [{"conv": {"out": 3 * channels}}, "batch_norm"]}]
     names, width, halved = ["stem", "stem"], channels, False
     for number in range(cells):
-        reduces = number in [stage * cells // stages for stage in range(1, stages)]
+        reduces = number in _halving(cells, stages)
         width = 2 * width if reduces else width
         body = cell(width, reduces, halved)
         scope = "reduction" if reduces else "normal"
@@ -98,16 +104,30 @@ def _strongest(scopes: Sequence[str], blocks: int, strength: Strengths) -> Archi
     """Of each block the two sources whose strongest operator is strongest, and that operator (Liu et al. 2019)."""
     found: dict[str, str] = {}
     for scope, block in product(scopes, range(blocks)):
-        best: dict[str, tuple[float, str]] = {}
-        for source in sources_of(block):
-            of = strength[f"{scope}.block{block}.{source}.op"]
-            total = sum(math.exp(each) for each in of.values())
-            best[source] = max((math.exp(each) / total, op) for op, each in of.items() if op != NONE)
-        two = sorted(sorted(best, key=lambda source: best[source][0])[-2:], key=sources_of(block).index)
-        for side, source in zip(("left", "right"), two, strict=True):
+        for side, (source, op) in zip(("left", "right"), _two(scope, block, strength), strict=True):
             found[f"{scope}.block{block}.{side}.from{block}"] = source
-            found[f"{scope}.block{block}.{side}.op"] = best[source][1]
+            found[f"{scope}.block{block}.{side}.op"] = op
     return Architecture(found)
+
+
+def _kept(scopes: Sequence[str], blocks: int, strength: Strengths) -> dict[str, str]:
+    """The same by the names of what is mixed: of each edge that stays its operator."""
+    return {
+        f"{scope}.block{block}.{source}.op": op
+        for scope, block in product(scopes, range(blocks))
+        for source, op in _two(scope, block, strength)
+    }
+
+
+def _two(scope: str, block: int, strength: Strengths) -> list[tuple[str, str]]:
+    """A block's two sources with their operators."""
+    best: dict[str, tuple[float, str]] = {}
+    for source in sources_of(block):
+        of = strength[f"{scope}.block{block}.{source}.op"]
+        total = sum(math.exp(each) for each in of.values())
+        best[source] = max((math.exp(each) / total, op) for op, each in of.items() if op != NONE)
+    two = sorted(sorted(best, key=lambda source: best[source][0])[-2:], key=sources_of(block).index)
+    return [(source, best[source][1]) for source in two]
 
 
 def _picked(ops: Sequence[str], reduces: bool, source: str) -> JSON:

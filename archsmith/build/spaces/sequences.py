@@ -9,12 +9,14 @@ from archsmith.space import JSON
 
 
 def text(
-    widths: Sequence[int] = (64, 96, 128, 192), depth: Sequence[int] = (0, 1, 2, 3), rows: int = 2**16
+    widths: Sequence[int] = (64, 96, 128, 192),
+    depth: Sequence[int] = (0, 1, 2, 3),
+    rows: int = 2**16,
+    bags: int = 2**18,
 ) -> Declared:
     """What fastText (Joulin et al. 2017), TextCNN (Kim 2014), BiLSTM and attention networks have in common: an
     embedding of tokens, and of runs of tokens in tables of `rows`, layers of any of these, a way to see all places at
-    once; and in their place or beside them a bag of weighted runs, which is what TF-IDF sees. The learning rate is
-    chosen with them: a bag wants another than a recurrence."""
+    once; and in their place or beside them a bag of weighted runs, which is what TF-IDF sees, in a table of `bags`."""
     width = "$/width"
     ops: JSON = {
         "conv_3": {"residual": _convolved(width, 3)},
@@ -37,7 +39,7 @@ def text(
         {"repeat": "$depth", "name": "layer", "of": {"pick": "$op", "of": ops}},
         {"pick": "$pool", "of": pools},
     ]
-    bag: JSON = [{"bag": {"rows": 4 * rows, "out": "$bag"}}, "relu"]
+    bag: JSON = [{"bag": {"rows": bags, "out": "$bag"}}, "relu"]
     sees: JSON = {"layers": layers, "bag": bag, "both": {"concat": [layers, bag]}}
     network: list[JSON] = [
         {"pick": "$sees", "of": sees},
@@ -46,7 +48,7 @@ def text(
     ]
     choices: dict[str, Sequence[int | float | str]] = {"width": widths, "depth": depth, "dropout": [0.1, 0.3, 0.5]}
     choices |= {"sees": list(sees), "reads": list(reads), "op": list(ops), "pool": list(pools), "bag": [16, 32]}
-    return Declared({**choices, "rate": [1e-3, 2e-3, 4e-3]}, network, recipe={"learning_rate": "$rate"})
+    return Declared(choices, network)
 
 
 def _convolved(width: str, kernel: int) -> JSON:
