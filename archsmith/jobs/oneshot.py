@@ -37,6 +37,7 @@ from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial
 
 TRIED = 3  # steps that a method is timed over
+MOST_DRAWN = 100  # networks, of which the one with most weights is trained
 DRAWS = 50  # for one architecture that is new
 
 
@@ -63,10 +64,20 @@ class Method(Protocol):
     def __call__(self, shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt: ...
 
 
-def single_paths(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None, paths: int = 1) -> Learnt:
+def single_paths(
+    shared_of: SharedOf,
+    recipe: Recipe,
+    progress: Callable[[int], None] | None,
+    paths: int = 1,
+    heaviest_of: int = 1,
+) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
+    if not isinstance(heaviest_of, int) or not 1 <= heaviest_of <= MOST_DRAWN:
+        law = f"heaviest_of is how many networks are drawn for a step, from 1 to {MOST_DRAWN}"
+        raise BadInput(law, repr(heaviest_of), "--strategy", "write it like spos:heaviest_of=8")
     shared = shared_of(1.0)
-    return Learnt(shared, train_shared(shared, recipe, paths=paths, progress=progress), iter(()))
+    fitted = train_shared(shared, recipe, paths=paths, heaviest_of=heaviest_of, progress=progress)
+    return Learnt(shared, fitted, iter(()))
 
 
 def darts(

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from archsmith.build import Declared, known_space
+from archsmith.build.plan import Part as Plan
 from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.space import Architecture
 from archsmith.train.recipe import Recipe
@@ -65,3 +67,19 @@ def test_two_operators_of_one_place_share_nothing(ground: Ground) -> None:
     one, two, outside = ({id(p) for p in each.parameters()} for each in (*by_op, everywhere))
     assert one & two == outside
     assert len(one) - len(outside) == len(two) - len(outside) == 15 * 3
+
+
+def test_of_several_networks_the_one_with_most_weights_is_trained(ground: Ground) -> None:
+    class Noting(Shared):
+        """Notes the weights of what it trains."""
+
+        def network(self, plan: Plan) -> torch.nn.Module:
+            noted.append(paper_costs(plan)["parameters"])
+            return super().network(plan)
+
+    found = []
+    for heaviest_of in (1, 4):
+        noted: list[float] = []
+        train_shared(Noting(ground, known_space("nb201")), Recipe(steps=30, batch=8), heaviest_of=heaviest_of)
+        found.append(np.mean(noted))
+    assert found[1] > 1.3 * found[0]
