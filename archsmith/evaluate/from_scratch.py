@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -269,11 +270,19 @@ class FromScratch:
         return {"loss_points": validation_loss(wrapped, self.ground.task), **paper_costs(plan)}
 
     def trained(
-        self, plan: Plan, recipe: Recipe, *, checks: int = 0, ends: Ends | None = None, share: Share | None = None
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        *,
+        checks: int = 0,
+        ends: Ends | None = None,
+        checkpoint: Path | None = None,
+        share: Share | None = None,
     ) -> tuple[nn.Module, Fitted]:
         """The wrapped network after training, and how that went. With `checks` it is what it was at that of them where
         its loss on validation was least; with `ends`, which is told the points lost there, training may end before its
-        schedule does (`train.fit`). `share`: of several processes, which one."""
+        schedule does (`train.fit`). `checkpoint`: a file that a killed training goes on from. `share`: of several
+        processes, which one."""
         module = self.ground.module(plan, self.seed)
         wrapped = self.ground.task.wrap(module)
         task = self.ground.task
@@ -281,24 +290,25 @@ class FromScratch:
         validate = partial(judged, wrapped, task) if checks else None
         fitted = teach(
             wrapped, task, recipe, self.seed,
-            validate=validate, checks=checks, ends=ends, progress=self.progress, share=share,
+            validate=validate, checks=checks, ends=ends, checkpoint=checkpoint, progress=self.progress, share=share,
         )  # fmt: skip
         if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
 
     def annealed(
-        self, plan: Plan, recipe: Recipe, *, checks: int, share: Share | None = None
+        self, plan: Plan, recipe: Recipe, *, checks: int, checkpoint: Path | None = None, share: Share | None = None
     ) -> tuple[nn.Module, Fitted]:
         """As `trained` with checks. Where validation was at its best early, the network was learning the train rows by
         heart from there on: it is trained once more, for twice the steps that it took to get there, since a learning
         rate that falls to nothing goes half as far in them. What loses less on validation stays."""
-        wrapped, fitted = self.trained(plan, recipe, checks=checks, share=share)
+        wrapped, fitted = self.trained(plan, recipe, checks=checks, checkpoint=checkpoint, share=share)
         step, least = min(reversed(fitted.validated), key=lambda check: check[1])
         step = agreed_on(step, share)
         if not checks <= step <= EARLY * recipe.steps:
             return wrapped, fitted
-        again, refitted = self.trained(plan, replace(recipe, steps=2 * step), checks=checks, share=share)
+        shorter, second = replace(recipe, steps=2 * step), checkpoint and checkpoint.with_suffix(".shorter")
+        again, refitted = self.trained(plan, shorter, checks=checks, checkpoint=second, share=share)
         return (again, refitted) if min(value for _, value in refitted.validated) < least else (wrapped, fitted)
 
     def recipe_at(self, proposal: Proposal) -> Recipe:

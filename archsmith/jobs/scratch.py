@@ -284,11 +284,13 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
         def step(done: int) -> None:
             progress.step("winner", done, recipe.steps)
 
-        given = (scratch, recipe, chosen, str(folder))
+        given = (scratch, recipe, chosen, str(folder), str(run.path / "winner.checkpoint"))
         if scratch.processes > 1:
             together(train_winner, given, scratch.processes, tell=step)
         else:
             train_winner(None, step, *given)
+        for left in run.path.glob("winner.*"):
+            left.unlink()
         return {**read_json(folder / "fitted.json"), "architecture": chosen}
 
     run.stage("winner", train)
@@ -313,14 +315,22 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
 
 
 def train_winner(
-    share: Share | None, tell: Callable[[int], None], scratch: Scratch, recipe: Recipe, chosen: JSON, folder: str
+    share: Share | None,
+    tell: Callable[[int], None],
+    scratch: Scratch,
+    recipe: Recipe,
+    chosen: JSON,
+    folder: str,
+    checkpoint: str,
 ) -> None:
-    """Train the winner, or in one of several processes the same one; the first writes its weights and how it went."""
+    """Train the winner, or in one of several processes the same one; the first writes its weights and how it went. One
+    process alone goes on from the checkpoint of a killed one."""
     ground, blueprint = grounded(scratch)
     maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
     winner = Architecture.from_json(chosen)
     own = maker.recipe_at(Proposal(winner))
-    trained, fitted = maker.annealed(ground.plan(blueprint, winner), own, checks=CHECKS, share=share)
+    plan, kept = ground.plan(blueprint, winner), None if share else Path(checkpoint)
+    trained, fitted = maker.annealed(plan, own, checks=CHECKS, checkpoint=kept, share=share)
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")
         said = {"steps": fitted.steps, "loss": fitted.loss}

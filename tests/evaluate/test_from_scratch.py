@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,20 @@ def test_a_training_that_learns_by_heart_is_shortened(tmp_path: Path) -> None:
     assert shorter.steps == 2 * at
     assert validation_risk(best, task) == pytest.approx(min(value for _, value in shorter.validated))
     assert validation_risk(best, task) < least == pytest.approx(validation_risk(whole, task))
-    again, _ = maker.annealed(plan, recipe, checks=20)
+    kept = tmp_path / "winner.checkpoint"
+    told: list[int] = []
+
+    def die(step: int) -> None:
+        told.append(step)
+        if len(told) == 130:
+            raise KeyboardInterrupt
+
+    dying = replace(maker, progress=die)
+    with pytest.raises(KeyboardInterrupt):
+        dying.annealed(plan, recipe, checks=20, checkpoint=kept)
+    again, _ = dying.annealed(plan, recipe, checks=20, checkpoint=kept)
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), again.parameters(), strict=True))
+    assert told[130] == 101 and len(told) == 130 + 300 + shorter.steps, "it goes on from what was kept"
 
 
 def test_a_training_that_gets_better_to_its_end_is_left_alone(stripes: ImageClassification) -> None:
