@@ -82,9 +82,11 @@ def max_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:
 
 
 def avg_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """The mean of each window of a picture, padding not counted."""
+    """The mean of each window of a picture, padding not counted. An even window that reaches past the edge has the mean
+    of what is there, so that sides that do not halve evenly come out as those of a convolution of this stride."""
     picture(signal)
-    return nn.AvgPool2d(kernel, stride, padding=kernel // 2 if kernel % 2 else 0, count_include_pad=False)
+    even = kernel % 2 == 0
+    return nn.AvgPool2d(kernel, stride, 0 if even else kernel // 2, ceil_mode=even, count_include_pad=False)
 
 
 def linear(signal: Signal, out: Width, bias: bool = True) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from archsmith.build import SPACES, Signal, known_space, network, pieces, planned
 from archsmith.build.plan import Part
 from archsmith.build.spaces.cells import darts
+from archsmith.cost import RUNTIMES
 from archsmith.errors import BadInput
 from archsmith.evaluate.paper import paper_costs
 from archsmith.space import Architecture
@@ -125,3 +126,16 @@ def test_pruning_takes_out_what_no_output_needs() -> None:
 def test_an_unknown_space_is_refused() -> None:
     with pytest.raises(BadInput, match="There are: amoebanet, chain"):
         known_space("nb301")
+
+
+@pytest.mark.parametrize("sides", [(5, 17), (30, 50)])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_sides_that_do_not_halve_evenly_are_taken(sides: tuple[int, int], name: str, tmp_path: Path) -> None:
+    blueprint, runtime = known_space("nb201"), RUNTIMES[name]()
+    plan = planned(blueprint.static(dict.fromkeys(EDGES, "avg_pool_3x3"), GIVEN), Signal((3, *sides)), prune=False)
+    module = network(plan).eval()
+    x = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+    file = runtime.export(module, {"x": x}, {"x": {0: "batch"}}, tmp_path)
+    out = np.asarray(runtime.open(file, 1)({"x": x.numpy()}))
+    with torch.no_grad():
+        assert np.allclose(out.reshape(2, 10), module(x).numpy(), rtol=1e-3, atol=1e-4)
