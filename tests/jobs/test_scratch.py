@@ -276,7 +276,7 @@ def test_where_every_network_fails_the_common_reason_is_said_and_the_trials_are_
 ) -> None:
     code, said = call(*asked(stripes, tmp_path / "run", "--target", "parameters<=10"))
     assert code == 3 and "parameters<=10 was met by none of 3 networks; the least was" in said, said
-    assert call("resume", tmp_path / "run")[0] == 2
+    assert call("resume", tmp_path / "run")[0] == 3
     store = Store.read(tmp_path / "run" / "study.db")
     assert [trial.status for trial in store.history()] == ["failed"] * 3
     store.close()
