@@ -72,9 +72,6 @@ def single_paths(
     heaviest_of: int = 1,
 ) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
-    if not isinstance(heaviest_of, int) or not 1 <= heaviest_of <= MOST_DRAWN:
-        law = f"heaviest_of is how many networks are drawn for a step, from 1 to {MOST_DRAWN}"
-        raise BadInput(law, repr(heaviest_of), "--strategy", "write it like spos:heaviest_of=8")
     shared = shared_of(1.0)
     fitted = train_shared(shared, recipe, paths=paths, heaviest_of=heaviest_of, progress=progress)
     return Learnt(shared, fitted, iter(()))
@@ -155,10 +152,19 @@ def method_of(name: str, options: Mapping[str, Any]) -> Method | None:
     """The method of a strategy with its options; None for a strategy of another kind. Raises `BadInput`."""
     if name not in METHODS:
         return None
-    known = list(inspect.signature(METHODS[name]).parameters)[3:]
+    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[3:])
     if unknown := [each for each in options if each not in known]:
         law = f"an option of {name} is one that it has"
         raise BadInput(law, unknown[0], "--strategy", f"there are: {', '.join(known) or 'none'}")
+    for option, value in options.items():
+        kind = type(known[option].default)
+        if kind is int and (type(value) is not int or not 1 <= value <= MOST_DRAWN):
+            law = f"{option} of {name} is how many networks are drawn for a step, from 1 to {MOST_DRAWN}"
+            raise BadInput(law, repr(value), "--strategy", f"write it like {name}:{option}=4")
+        if kind is float and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+            raise BadInput(f"{option} of {name} is a share from 0 to 1", repr(value), "--strategy")
+        if kind is bool and type(value) is not bool:
+            raise BadInput(f"{option} of {name} is true or false", repr(value), "--strategy")
     return partial(METHODS[name], **options)
 
 
