@@ -66,12 +66,16 @@ class Shared(nn.Module):
         return self.kept([piece.path, piece.kind, piece.options, list(piece.gets.shape)], lambda: new(piece))
 
     def kept(self, name: JSON, make: Callable[[], nn.Module]) -> nn.Module:
-        """The module of this name; made, its weights drawn from the seed and the name, when first asked for."""
+        """The module of this name; made, its weights drawn from the seed and the name, when first asked for. Raises
+        `ValueError` for one that has weights, where weights were trained and none of them are its own."""
         key = digest(name)
         if key not in self.bank:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
-                self.bank[key] = self.ground.informed(make())
+                made = self.ground.informed(make())
+            if self.trained and key not in self.trained and next(made.parameters(), None) is not None:
+                raise ValueError("it has a layer that none of the networks had whose weights were trained")
+            self.bank[key] = made
             self.bank[key].load_state_dict(self.trained.get(key, self.bank[key].state_dict()))
         return self.bank[key]
 

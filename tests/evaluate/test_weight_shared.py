@@ -83,3 +83,17 @@ def test_of_several_networks_the_one_with_most_weights_is_trained(ground: Ground
         train_shared(Noting(ground, known_space("nb201")), Recipe(steps=30, batch=8), heaviest_of=heaviest_of)
         found.append(np.mean(noted))
     assert found[1] > 1.3 * found[0]
+
+
+def test_a_network_with_a_layer_that_was_never_trained_is_not_judged(ground: Ground) -> None:
+    def space(kernel: int) -> Declared:
+        return Declared({}, [{"conv": {"out": 4, "kernel": kernel}}, "relu", "mean", {"linear": {"out": "$classes"}}])
+
+    trained = Shared(ground, space(3))
+    shared = Shared(ground, space(3))
+    shared.restore(trained.state_dict())
+    evaluate = WeightShared(shared, calibration_of(ground, 16))
+    assert evaluate(Proposal(Architecture({})), np.random.default_rng(0))["loss_points"] <= 100
+    shared.blueprint = space(5)
+    with pytest.raises(ValueError, match="a layer that none of the networks had"):
+        evaluate(Proposal(Architecture({})), np.random.default_rng(0))
