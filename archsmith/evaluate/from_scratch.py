@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -28,6 +29,7 @@ from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
 
 DRAWN = 100  # architectures, of which one must be able to run
+TIMED_STEPS, TIMED_SECONDS = (4, 16, 64), 1.0  # so many steps are timed, until they take so long
 EARLY = 0.35  # share of the steps by which a best check is early
 COUNTED = 256  # texts that are counted together
 SHORTEST = 32  # tokens that a network of texts can read at least
@@ -310,6 +312,17 @@ class FromScratch:
         shorter, second = replace(recipe, steps=2 * step), checkpoint and checkpoint.with_suffix(".shorter")
         again, refitted = self.trained(plan, shorter, checks=checks, checkpoint=second, share=share)
         return (again, refitted) if min(value for _, value in refitted.validated) < least else (wrapped, fitted)
+
+    def step_seconds(self, plan: Plan) -> float:
+        """Of a training step, without what comes once; over more steps where they are quick: batches of texts differ in
+        length."""
+        self.trained(plan, replace(self.recipe, steps=1))
+        for steps in TIMED_STEPS:
+            began = time.perf_counter()
+            self.trained(plan, replace(self.recipe, steps=steps))
+            if (took := time.perf_counter() - began) > TIMED_SECONDS:
+                break
+        return took / steps
 
     def recipe_at(self, proposal: Proposal) -> Recipe:
         """The recipe with what a proposal says of it, and asks for less of."""

@@ -13,7 +13,7 @@ from archsmith.evaluate.from_scratch import FromScratch
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.ground import TASKS, grounded
-from archsmith.jobs.scratch import CHECKS, exported_ms, recipes, step_seconds
+from archsmith.jobs.scratch import CHECKS, exported_ms, recipes
 from archsmith.jobs.search import read_asked
 from archsmith.report.result import read_result
 from archsmith.space import JSON
@@ -55,7 +55,7 @@ def baseline(
     recipe = recipes(Path(run), asked.scratch)[1]
     maker = FromScratch(ground, blueprint, recipe, asked.scratch.seed)
     if minutes is not None:
-        steps = minutes * 60 / len(learning_rates) / step_seconds(maker, plan)
+        steps = minutes * 60 / len(learning_rates) / maker.step_seconds(plan)
         recipe = replace(recipe, steps=max(10, round(steps)))
     began = time.perf_counter()
     tried = []

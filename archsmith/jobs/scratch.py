@@ -51,7 +51,7 @@ SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and f
 CHOSEN, LENGTH = "chosen", "length"  # the stages that say which network won, and how long it is trained
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
-PACED, PACING_STEPS = 5, 4  # networks that are timed, and steps of each behind a first one
+PACED = 5  # networks that are timed
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
 QUICK = 10  # times the usual steps that a trial has at most
 SHIFT = 1 / 8  # of a picture's side
@@ -198,7 +198,7 @@ def pace(
         rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
         drawn = [ground.drawn(blueprint, rng) for _ in range(PACED)]
         own = [replace(maker, recipe=maker.recipe_at(Proposal(architecture))) for architecture, _ in drawn]
-        took = np.array([step_seconds(each, plan) for each, (_, plan) in zip(own, drawn, strict=True)])
+        took = np.array([each.step_seconds(plan) for each, (_, plan) in zip(own, drawn, strict=True)])
         shares = [each.recipe.batch / recipe.batch for each in own]
         macs = np.array([share * paper_costs(plan)["macs"] for share, (_, plan) in zip(shares, drawn, strict=True)])
         step = float(took.mean())
@@ -230,14 +230,6 @@ def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
 
 
-def step_seconds(maker: FromScratch, plan: Plan) -> float:
-    """Of a training step of a network, without what comes once."""
-    maker.trained(plan, replace(maker.recipe, steps=1))
-    began = time.perf_counter()
-    maker.trained(plan, replace(maker.recipe, steps=PACING_STEPS))
-    return (time.perf_counter() - began) / PACING_STEPS
-
-
 def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> None:
     """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it."""
 
@@ -247,7 +239,7 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> 
             return {"steps": planned["winner_steps"]}
         maker = FromScratch(ground, blueprint, recipe_of(ground), scratch.seed)
         own = replace(maker, recipe=maker.recipe_at(Proposal(winner)))
-        step = step_seconds(own, ground.plan(blueprint, winner))
+        step = own.step_seconds(ground.plan(blueprint, winner))
         return {"steps": max(10, round(planned["winner_seconds"] / step)), "seconds_a_step": step}
 
     run.stage(LENGTH, measure)
