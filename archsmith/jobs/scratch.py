@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from scipy.optimize import nnls
 from torch import nn
 
 from archsmith.build import Blueprint
-from archsmith.build.plan import Part as Plan
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
