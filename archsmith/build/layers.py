@@ -115,7 +115,8 @@ class NGrams(nn.Module):
 
 class Bag(nn.Module):
     """A text as the sum of a vector for each run of tokens in it, weighted as in TF-IDF (Spärck Jones 1972): a run that
-    few texts have counts for more, log((1 + n) / (1 + n_run)) + 1, and a text's weights have the norm 1.
+    few texts have counts for more, log((1 + n) / (1 + n_run)) + 1, and the weights of its
+    places have the norm 1.
 
     In how many texts a run is, is told before training (`know`); a run that is in none counts for nothing. Where
     nothing was told all runs count the same. P: places, those of each length one after another.

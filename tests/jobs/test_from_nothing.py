@@ -1,4 +1,4 @@
-"""Search from nothing of forecasts and of language models, all the way to what a user serves."""
+"""Search from nothing of forecasts and of language models, all the way to what a user serves; pictures of both kinds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from archsmith.cli import app
-from archsmith.jobs.ground import Scratch, grounded
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.jobs.ground import TASKS, Scratch, grounded
 from archsmith.report.result import read_result
 from archsmith.report.story import read_story
 from archsmith.study import Store
@@ -202,3 +204,14 @@ def shared_data(shared: object) -> Path:
     assert callable(shared)
     found: Path = shared("data/ett") / "ETTh1.csv"
     return found
+
+
+def test_one_picture_with_colours_makes_all_of_them_coloured(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "data" / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (8, 8) if number < 2 else (8, 8, 3)
+        Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(folder / f"{number:02}.png")
+    task = TASKS["image-classification"](Scratch("image-classification", str(tmp_path / "data"), "chain"))
+    assert Ground.of(task).signal.shape == (3, 8, 8)

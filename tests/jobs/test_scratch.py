@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from archsmith.cli import app
-from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.untrained import REFERENCES, share_beaten
-from archsmith.jobs.ground import TASKS, Scratch, grounded
+from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
 from archsmith.train.parallel import together
@@ -390,14 +388,3 @@ def test_where_no_trial_ends_well_in_full_the_best_of_the_longest_is_handed_over
     assert code == 0, said
     told = json.loads((out / "front.json").read_text())
     assert told["trials"]["failed"] >= 1 and told["front"][0]["fidelity"] == {"epochs": 1.0}
-
-
-def test_one_picture_with_colours_makes_all_of_them_coloured(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        folder = tmp_path / "data" / str(number % 2)
-        folder.mkdir(parents=True, exist_ok=True)
-        shape = (8, 8) if number < 2 else (8, 8, 3)
-        Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(folder / f"{number:02}.png")
-    task = TASKS["image-classification"](Scratch("image-classification", str(tmp_path / "data"), "chain"))
-    assert Ground.of(task).signal.shape == (3, 8, 8)
