@@ -1,4 +1,4 @@
-"""Search from nothing of forecasts and of language models, all the way to what a user serves; pictures of both kinds."""
+"""Search from nothing of forecasts and of language models, all the way to what a user serves; and of mixed pictures."""
 
 from __future__ import annotations
 
