@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from archsmith.build.spaces.cells import AMOEBA_OPS, ENAS_OPS, NASNET_OPS, darts, two_before
-from archsmith.build.spaces.images import chain, enas_macro, mobile, vision_transformer
+from archsmith.build.spaces.images import chain, enas_macro, mobile, residual, vision_transformer
 from archsmith.build.spaces.nasbench101 import NASBench101
 from archsmith.build.spaces.nasbench201 import nasbench201
 from archsmith.build.spaces.sequences import mlp, series, text, transformer
@@ -39,6 +39,7 @@ SPACES: Mapping[str, Callable[..., Blueprint]] = {
     "nasnet": partial(two_before, NASNET_OPS, 5, False, 16, 8),
     "nb101": NASBench101,
     "nb201": nasbench201,
+    "residual": residual,
     "series": series,
     "text": text,
     "vit": vision_transformer,

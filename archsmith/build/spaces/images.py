@@ -92,6 +92,39 @@ def inverted(width: int, stride: int) -> JSON:
     ]
 
 
+def residual(
+    stems: Sequence[int] = (16, 24, 32),
+    widths: Sequence[Sequence[int]] = ((32, 48, 64), (64, 96, 128), (128, 192, 256)),
+    depths: Sequence[int] = (0, 1, 2),
+) -> Declared:
+    """Residual networks (He et al. 2016) by what Radosavovic et al. 2020 leave open, each stage's width and depth; and
+    how the sides are halved, the activation, and whether channels are weighed."""
+    activation: JSON = {"pick": "$/activation", "of": {"relu": "relu", "silu": "silu"}}
+    weighed: JSON = {"pick": "$excite", "of": {"true": "squeeze_excite", "false": "skip"}}
+    twice = [{"conv": {"out": "in"}}, "batch_norm", activation, {"conv": {"out": "in"}}, "batch_norm", weighed]
+    blocks: JSON = {"repeat": "$depth", "name": "block", "of": [{"residual": twice}, activation]}
+    network: list[JSON] = [
+        {"conv": {"out": "$stem", "stride": "$stride"}},
+        "batch_norm",
+        activation,
+        {"scope": "stage0", "of": blocks},
+    ]
+    choices: dict[str, Sequence[int | str | bool]] = {"stem": stems, "stride": [1, 2], "depth": depths}
+    for stage, options in enumerate(widths, 1):
+        strided = [{"conv": {"out": f"$/width{stage}", "stride": 2}}, "batch_norm", activation]
+        pooled = [
+            {"conv": {"out": f"$/width{stage}"}},
+            "batch_norm",
+            activation,
+            {"max_pool": {"kernel": 2, "stride": 2}},
+        ]
+        half: JSON = {"pick": "$half", "of": {"stride": strided, "pool": pooled}}
+        network.append({"scope": f"stage{stage}", "of": [half, blocks]})
+        choices[f"width{stage}"] = options
+    choices |= {"half": ["stride", "pool"], "activation": ["relu", "silu"], "excite": [False, True]}
+    return Declared(choices, [*network, "mean", {"linear": {"out": "$classes"}}])
+
+
 def vision_transformer(
     widths: Sequence[int] = (96, 128, 192), depths: Sequence[int] = (4, 6, 8), patch: int = 4, head: int = 32
 ) -> Declared:
