@@ -10,6 +10,7 @@ from archsmith.jobs.target import Target
 from archsmith.report.result import Outcome, Result, Variant
 
 COSTS = ("latency", "size", "memory", "parameters", "macs")
+ALIKE = 0.2  # points that precisions of one network differ by without one being better
 NEAR = 1.03  # a latency this close to its bound is met: two measurements of one file differ by as much
 
 
@@ -77,7 +78,8 @@ def whole_of(measured: Sequence[Variant]) -> Variant:
 
 
 def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> Variant:
-    """What ships: the fastest variant that keeps all targets, or the best of these where only costs are bounded.
+    """What ships: the fastest variant that keeps all targets; where only costs are bounded, the fastest of those that
+    are as good as the best of these but for what precisions of one network differ by.
 
     Where none does: of those that keep most targets the one that misses the others by least.
     """
@@ -88,7 +90,8 @@ def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> 
     least = min(sum(misses[v.name]) for v in able)
     able = [v for v in able if sum(misses[v.name]) <= least + (NEAR - 1) * (1 + least)]
     if all(target.metric in COSTS for target in case.targets):
-        return min(able, key=lambda v: (-(v.quality or 0.0), v.latency_ms or math.inf))
+        best = max(v.quality or 0.0 for v in able)
+        able = [v for v in able if (v.quality or 0.0) >= best - ALIKE]
     return min(able, key=lambda v: (v.latency_ms or math.inf, -(v.quality or 0.0)))
 
 

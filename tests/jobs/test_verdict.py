@@ -107,6 +107,13 @@ def test_a_file_that_loses_much_does_not_ship_for_its_speed() -> None:
     assert fastest_meeting(case("drop<=1", "latency<=4ms"), [slow, ruined], WHOLE) == slow
 
 
+@pytest.mark.parametrize(("quality", "wanted"), [(81.1, "fp32"), (81.3, "int8")])
+def test_of_precisions_that_are_as_good_the_fastest_ships(quality: float, wanted: str) -> None:
+    quick = variant("fp32", quality=81.0, latency_ms=0.67)
+    slow = variant("int8", quality=quality, latency_ms=3.8, precision="int8")
+    assert fastest_meeting(case("macs<=65M"), [quick, slow], WHOLE).name == wanted
+
+
 def test_two_that_miss_a_latency_by_the_same_are_told_apart_by_their_quality() -> None:
     good = variant("bf16", quality=90.0, latency_ms=2.05)
     ruined = variant("int8", quality=55.0, latency_ms=2.0, precision="int8")
