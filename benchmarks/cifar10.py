@@ -32,7 +32,10 @@ def run(record: Record, options: argparse.Namespace) -> None:
     rows = []
     for seed in range(options.first, options.first + options.seeds):
         train, test = (str(folder / f"{part}.parquet") for part in ("train", "test"))
-        scratch = Scratch("image-classification", train, options.space, holdout=test, runtime="onnxruntime", seed=seed)
+        scratch = Scratch(
+            "image-classification", train, options.space, targets=(options.target,), holdout=test,
+            runtime="onnxruntime", seed=seed,
+        )  # fmt: skip
         asked = Asked(
             options.strategy, options.trials, evaluator=options.evaluator, scratch=scratch, minutes=options.minutes,
             seed=seed,
@@ -43,7 +46,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
             return {"ResNet": scaled(resnet, macs), "MobileNetV2": scaled(mobilenet, macs)}
 
         rows.append(Contest(scratch, asked, networks).held(work))
-    record.say("space; strategy; evaluator", f"{options.space}; {options.strategy}; {options.evaluator or 'its own'}")
+    how = (options.space, options.target, options.strategy, options.evaluator or "its own")
+    record.say("space; target; strategy; evaluator", "; ".join(how))
     record.say("minutes each; seeds", f"{options.minutes:g}; {len(rows)}")
     for row in rows:
         apart = max(abs(each["macs"] / row["found"]["macs"] - 1) for each in row.values())
@@ -97,7 +101,8 @@ if __name__ == "__main__":
         "cifar10",
         run,
         ("--work", {"type": Path, "required": True}),
-        ("--space", {"default": "nb201"}),
+        ("--space", {"default": "residual"}),
+        ("--target", {"default": "macs<=100M"}),
         ("--strategy", {"default": "evolution"}),
         ("--evaluator", {"default": "zero-cost"}),
         ("--minutes", {"type": float, "default": 90.0}),

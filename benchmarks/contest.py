@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ class Contest:
             print(f"seed {seed}, {name}: {json.dumps(reached)}", flush=True)
 
         if "found" not in found:
+            shutil.rmtree(out, ignore_errors=True)  # a search that was killed has lost count of its minutes
             began = time.perf_counter()
             search(out, self.asked)
             result = read_result(out)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archsmith.build import Declared
 from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import FromScratch
+from archsmith.evaluate.from_scratch import FromScratch, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.ground import TASKS, grounded
@@ -55,8 +55,9 @@ def baseline(
     recipe = recipes(Path(run), asked.scratch)[1]
     maker = FromScratch(ground, blueprint, recipe, asked.scratch.seed)
     if minutes is not None:
-        steps = minutes * 60 / len(learning_rates) / maker.step_seconds(plan)
-        recipe = replace(recipe, steps=max(10, round(steps)))
+        autocast, (step,) = quicker(lambda bf16: [maker.step_seconds(plan, bf16)])
+        steps = minutes * 60 / len(learning_rates) / step
+        recipe = replace(recipe, steps=max(10, round(steps)), autocast=autocast)
     began = time.perf_counter()
     tried = []
     for rate in learning_rates:

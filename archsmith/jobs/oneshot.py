@@ -224,9 +224,9 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
     return WeightShared(shared, calibration_of(shared.ground, recipe_of(shared.ground).batch))
 
 
-def seconds_a_step(scratch: Scratch, method: Method) -> float:
+def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
-    shared_of, recipe = partial(shared_weights, scratch), recipe_of(grounded(scratch)[0])
+    shared_of = partial(shared_weights, scratch)
     took = []
     for steps in (TRIED, 3 * TRIED):
         began = time.perf_counter()

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from archsmith.build import Blueprint
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
-from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
+from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.untrained import Reference
 from archsmith.jobs import shipping, stages
@@ -50,6 +51,7 @@ CHOSEN, LENGTH = "chosen", "length"  # the stages that say which network won, an
 SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
 PACED = 5  # networks that are timed
+LONG = 60.0  # seconds of a winner's training that it is worth to time bf16 for
 EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
 QUICK = 10  # times the usual steps that a trial has at most
 SHIFT = 1 / 8  # of a picture's side
@@ -179,33 +181,47 @@ def pace(
     scratch: Scratch,
     trials: int,
     minutes: float | None,
-    shared: Callable[[], float] | None = None,
+    shared: Callable[[Recipe], float] | None = None,
     share: float = 1.0,
 ) -> None:
-    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes. Where trials
-    share weights, the steps are those of the weights; `shared`: seconds that one takes. `share`: of a trial's steps
-    that are gone; where trials are not trained, their time is the winner's."""
+    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes; and whether
+    they are taken in bf16, where it is quicker here. Where trials share weights, the steps are those of the weights;
+    `shared`: seconds that one takes by a recipe. `share`: of a trial's steps that are gone; where trials are not
+    trained, their time is the winner's."""
     ground, blueprint = grounded(scratch)
     recipe = recipe_of(ground)
     a_pass = max(1, ground.task.size("train") // recipe.batch)
 
     def measure(folder: Path) -> JSON:
-        if minutes is None:
-            steps = round(EPOCHS * a_pass)
-            return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps}
         rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
         drawn = [ground.drawn(blueprint, rng) for _ in range(PACED)]
         own = [replace(maker, recipe=maker.recipe_at(Proposal(architecture))) for architecture, _ in drawn]
-        took = np.array([each.step_seconds(plan) for each, (_, plan) in zip(own, drawn, strict=True)])
+
+        def seconds(bf16: bool, networks: int = PACED) -> list[float]:
+            pairs = zip(own[:networks], drawn[:networks], strict=True)
+            return [each.step_seconds(plan, bf16) for each, (_, plan) in pairs]
+
+        if minutes is None:
+            steps = round(EPOCHS * a_pass)
+            long = 10 * steps * seconds(False, 1)[0] > LONG
+            autocast = long and quicker(partial(seconds, networks=1))[0]
+            return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps, "autocast": autocast}
+        autocast, each_took = quicker(seconds)
+        took = np.array(each_took)
         shares = [each.recipe.batch / recipe.batch for each in own]
         macs = np.array([share * paper_costs(plan)["macs"] for share, (_, plan) in zip(shares, drawn, strict=True)])
         step = float(took.mean())
         base, per_mac = nnls(np.stack([np.ones(PACED), macs / (macs.max() or 1.0)], axis=1), took)[0].tolist()
         searching = SEARCHING * minutes * 60
-        each = searching / shared() / SHARED if shared else searching / step / trials / share if share else 0
+        if shared:
+            autocast, (a_step,) = quicker(lambda bf16: [shared(replace(recipe, autocast=bf16))])
+            each = searching / a_step / SHARED
+        else:
+            each = searching / step / trials / share if share else 0
         winning = 60 * minutes * (FINISHING if share else SEARCHING + FINISHING)
         return {
             "seconds_a_step": step,
+            "autocast": autocast,
             "trial_steps": max(10, round(each)),
             "winner_steps": max(10, round(winning / step)),
             "winner_seconds": winning,
@@ -234,11 +250,16 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> 
     def measure(folder: Path) -> JSON:
         planned, (ground, blueprint) = read_json(run.path / "stages" / "pace.json")["result"], grounded(scratch)
         if "winner_seconds" not in planned:
-            return {"steps": planned["winner_steps"]}
+            return {"steps": planned["winner_steps"], "autocast": planned.get("autocast", False)}
         maker = FromScratch(ground, blueprint, recipe_of(ground), scratch.seed)
         own = replace(maker, recipe=maker.recipe_at(Proposal(winner)))
-        step = own.step_seconds(ground.plan(blueprint, winner))
-        return {"steps": max(10, round(planned["winner_seconds"] / step)), "seconds_a_step": step}
+        plan = ground.plan(blueprint, winner)
+        autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
+        return {
+            "steps": max(10, round(planned["winner_seconds"] / step)),
+            "seconds_a_step": step,
+            "autocast": autocast,
+        }
 
     run.stage(LENGTH, measure)
 
@@ -252,9 +273,10 @@ def pacing_of(out: Path) -> Pacing | None:
 def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
     """That of a trial and that of the winner, as they were planned."""
     planned, settled = read_json(out / "stages" / "pace.json")["result"], out / "stages" / f"{LENGTH}.json"
-    steps = read_json(settled)["result"]["steps"] if settled.exists() else planned["winner_steps"]
+    length = read_json(settled)["result"] if settled.exists() else {"steps": planned["winner_steps"]}
     recipe = recipe_of(grounded(scratch)[0])
-    return replace(recipe, steps=int(planned["trial_steps"])), replace(recipe, steps=int(steps))
+    trial = replace(recipe, steps=int(planned["trial_steps"]), autocast=planned.get("autocast", False))
+    return trial, replace(recipe, steps=int(length["steps"]), autocast=length.get("autocast", False))
 
 
 def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progress: Progress) -> Result:

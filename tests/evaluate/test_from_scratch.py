@@ -14,7 +14,7 @@ import torch
 from archsmith.build import Declared, known_space, network
 from archsmith.build.layers import Bag
 from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import FromScratch, Ground
+from archsmith.evaluate.from_scratch import FromScratch, Ground, quicker
 from archsmith.evaluate.trained import validation_risk
 from archsmith.evaluate.weight_shared import Shared
 from archsmith.space import Architecture
@@ -167,3 +167,19 @@ def test_a_training_that_gets_better_to_its_end_is_left_alone(stripes: ImageClas
     assert same == fitted and all(
         torch.equal(a, b) for a, b in zip(once.parameters(), settled.parameters(), strict=True)
     )
+
+
+QUICKER = {
+    "quicker": (None, 0.5, True),
+    "hardly quicker": (None, 0.95, False),
+    "no bf16 here": ("the CPU has no bf16 units", 0.5, False),
+}
+
+
+@pytest.mark.parametrize(("lacking", "share", "expected"), QUICKER.values(), ids=QUICKER)
+def test_bf16_is_taken_where_it_is_quicker(
+    lacking: str | None, share: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archsmith.evaluate.from_scratch.lacks_bf16", lambda: lacking)
+    autocast, seconds = quicker(lambda bf16: [2.0 * (share if bf16 else 1.0), 3.0 * (share if bf16 else 1.0)])
+    assert autocast is expected and seconds == ([2.0 * share, 3.0 * share] if expected else [2.0, 3.0])

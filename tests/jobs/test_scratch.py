@@ -8,17 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from archsmith.cli import app
+from archsmith.evaluate.from_scratch import TIMED_STEPS
 from archsmith.evaluate.untrained import REFERENCES, share_beaten
 from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
+from archsmith.train.fit import Fitted, Schedule, fit
 from archsmith.train.parallel import together
 
 MIXED = {
@@ -369,7 +373,30 @@ def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
         for name in ("pace", "length", "winner")
     )
     assert pace["winner_seconds"] == pytest.approx(6 * (0.25 if evaluator == "trained" else 0.9))
-    assert length["steps"] == winner["steps"] == max(10, round(pace["winner_seconds"] / length["seconds_a_step"]))
+    assert length["steps"] == max(10, round(pace["winner_seconds"] / length["seconds_a_step"]))
+    assert winner["steps"] == length["steps"] or winner["steps"] < 0.8 * length["steps"]  # annealed
+
+
+@pytest.mark.parametrize("more", [(), ("--minutes", 0.1), ("--minutes", 0.1, "--strategy", "spos")])
+def test_where_bf16_is_quicker_all_training_is_in_it(
+    stripes: Path, tmp_path: Path, more: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archsmith.jobs.scratch.quicker", lambda seconds: (True, seconds(True)))
+    monkeypatch.setattr("archsmith.jobs.scratch.LONG", 0.0)
+    trained = []
+
+    def noted(module: nn.Module, passes: object, loss: object, schedule: Schedule, **more: Any) -> Fitted:
+        trained.append(schedule)
+        return fit(module, passes, loss, schedule, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("archsmith.train.recipe.fit", noted)
+    monkeypatch.setattr("archsmith.evaluate.weight_shared.fit", noted)
+    code, said = call(*asked(stripes, tmp_path / "run", *more))
+    assert code == 0, said
+    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
+    in_full = [schedule for schedule in trained if schedule.steps > max(TIMED_STEPS)]
+    assert winner["steps"] in [schedule.steps for schedule in in_full]
+    assert len(in_full) > 1 and all(schedule.autocast for schedule in in_full)
 
 
 def test_what_is_shipped_says_what_it_means(stripes: Path, tmp_path: Path) -> None:
