@@ -320,7 +320,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     notes = told(run, task, loaded.model)
     for note in notes:
         progress.say(note)
-    result = tell(work, original, final, notes)
+    result = tell(work, original, final, notes, found=True)
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result

@@ -25,8 +25,10 @@ from archsmith.study import Store
 from archsmith.trial import pareto
 
 
-def tell(work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[str] = ()) -> Result:
-    """Write the result, the story and the page, with these notes, and return the result."""
+def tell(
+    work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[str] = (), found: bool = False
+) -> Result:
+    """Write the result, the story and the page, with these notes, and return the result. `found`: from nothing."""
     case, run = work.case, work.run
     whole, best = final.ladder[0], final.ladder[-1]
     floors = {"latency": floor_ms(work)} if run.finished("front") else {}
@@ -36,12 +38,13 @@ def tell(work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[
         original=whole,
         best=best,
         ladder=final.ladder,
-        front=front(work, final),
+        front=() if found else front(work, final),
         targets=outcomes(case, best, whole, {k: v for k, v in floors.items() if v is not None}),
         architecture=dict(best.architecture),
         holdout=final.holdout,
         environment=observe(case.request.threads),
         seconds=run.seconds(),
+        found=found,
     )
     result = write_result(result, run.path)
     story = replace(tell_story(work, final), notes=tuple(notes))

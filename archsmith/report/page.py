@@ -124,7 +124,7 @@ def _tiles(result: Result) -> list[dict[str, str]]:
         ("Size", show.size(best.bytes), show.size(original.bytes)),
         ("Parameters", show.count(best.parameters), show.count(original.parameters)),
     ]
-    return [{"name": name, "best": now, "original": f"original {was}"} for name, now, was in pairs]
+    return [{"name": name, "best": now, "original": f"{show.whole(result)} {was}"} for name, now, was in pairs]
 
 
 def _number_line(holdout: Holdout) -> dict[str, float]:
@@ -200,6 +200,8 @@ def _template(result: Result) -> Any:
         "count": show.count,
         "duration": show.duration,
         "outcome": show.outcome,
+        "called": lambda rung: show.rung(rung, result),
+        "whole": show.whole,
         "faster": lambda rung: show.faster(rung, result.original),
         "share": lambda rung: round((rung.latency_ms or 0.0) / slowest, 4),
         "deviation": lambda error: show.NONE if error is None else f"{error:.1e}",

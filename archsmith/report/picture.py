@@ -46,7 +46,7 @@ def _row(rung: Variant, result: Result, place: int, share: float) -> str:
     y, end = TOP + ROW * place, LEFT + max(2.0, BAR * share)
     look = ' class="first"' if place == 0 else ""
     return (
-        f'<text x="0" y="{y + 14}">{escape(rung.name)}</text>'
+        f'<text x="0" y="{y + 14}">{escape(show.rung(rung, result))}</text>'
         f'<text class="soft" x="0" y="{y + 30}">{escape(rung.runtime)} {escape(rung.precision)}</text>'
         f'<rect{look} x="{LEFT}" y="{y + 4}" width="{end - LEFT:.1f}" height="18" rx="3"/>'
         f'<text class="soft" x="{end + 8:.1f}" y="{y + 18}">{show.milliseconds(rung.latency_ms)}</text>'

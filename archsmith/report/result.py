@@ -67,7 +67,8 @@ class Holdout:
 
 @dataclass(frozen=True)
 class Result:
-    """What `optimize` gives back. `ladder` from the original down to all together; `front` from fast to good.
+    """What `optimize` gives back. `ladder` from the original down to all together; `front` from fast to good. `found`:
+    by a search from nothing, so that the original is the network as it was trained.
 
     `folder` is where the run lies; it is not written into the file, so that a run can be moved.
     """
@@ -83,6 +84,7 @@ class Result:
     holdout: Holdout | None
     environment: Environment
     seconds: Mapping[str, float]
+    found: bool = False
     schema: int = SCHEMA
     folder: Path | None = field(default=None, compare=False, metadata={"written": False})
 

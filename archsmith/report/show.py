@@ -99,9 +99,24 @@ def outcome(line: Outcome) -> str:
     return f"{line.target}: not met, {line.value:.3g}{_off(line)}{floor}"
 
 
+def whole(result: Result) -> str:
+    """What the first rung of the ladder is: the model that was given, or the one that was found, in PyTorch."""
+    return "as trained" if result.found else "original"
+
+
+def rung(variant: Variant, result: Result) -> str:
+    """The name of a rung of the ladder."""
+    return whole(result) if variant.name == "original" else variant.name
+
+
 def headline(result: Result) -> str:
     """The result in one sentence, from measured numbers only."""
-    best, parts = result.best, []
+    best, parts, found = result.best, [], ""
+    if result.found:
+        quality = result.holdout.best if result.holdout else best.quality
+        on = "the holdout" if result.holdout else "validation"
+        said = (f"{points(quality)} points of {result.metric} on {on}", milliseconds(best.latency_ms), size(best.bytes))
+        found = f"{', '.join(said)}; beside the network {whole(result)} "
     if result.speedup is not None:
         parts.append(f"{result.speedup:.1f}× faster")
     if best.bytes and result.original.bytes:
@@ -112,7 +127,7 @@ def headline(result: Result) -> str:
         parts.append(f"{change} (95\u00a0% interval {points(low, signed=True)} to {points(high, signed=True)})")
     if decoding(result.ladder):
         parts.append(decoding(result.ladder))
-    return ", ".join(parts)
+    return found + ", ".join(parts)
 
 
 def _off(line: Outcome) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archsmith.report import show
-from archsmith.report.result import Result, Variant
+from archsmith.report.result import Result
 
 
 class Progress:
@@ -62,25 +62,25 @@ class Progress:
 
 def result_view(result: Result) -> RenderableType:
     """The ladder, the sentence that sums it up, and each target met or not."""
-    lines: list[RenderableType] = [ladder_table(result.ladder, result.original), Text(show.headline(result))]
+    lines: list[RenderableType] = [ladder_table(result), Text(show.headline(result))]
     for line in result.targets:
         lines.append(Text(show.outcome(line), style="green" if line.met else "bold red"))
     return Group(*lines)
 
 
-def ladder_table(ladder: Sequence[Variant], original: Variant) -> Table:
+def ladder_table(result: Result) -> Table:
     """One row a rung, from the original down to all together, each measured in the same run."""
     table = Table(title="Ladder", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rung", min_width=12, overflow="fold")
     for heading in ("quality", "latency", "faster", "size", "parameters"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("runtime")
-    for rung in ladder:
+    for rung in result.ladder:
         table.add_row(
-            rung.name,
+            show.rung(rung, result),
             show.points(rung.quality),
             show.milliseconds(rung.latency_ms, rung.latency_interval),
-            show.faster(rung, original),
+            show.faster(rung, result.original),
             show.size(rung.bytes),
             show.count(rung.parameters),
             f"{rung.runtime} {rung.precision}",

@@ -406,6 +406,9 @@ def test_what_is_shipped_says_what_it_means(stripes: Path, tmp_path: Path) -> No
     assert prepared["size"] == {"height": 8, "width": 8} and 0.3 < prepared["image_mean"][0] < 0.5
     labels = json.loads((tmp_path / "run" / "model" / "labels.json").read_text())
     assert labels == {"id2label": {"0": "0", "1": "1"}}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert read_result(tmp_path / "run").found and "as trained" in page and 'id="front"' not in page
+    assert "points of accuracy on the holdout" in said and "original" not in said.partition("Ladder")[2], said
 
 
 def test_where_no_trial_ends_well_in_full_the_best_of_the_longest_is_handed_over(stripes: Path, tmp_path: Path) -> None:
