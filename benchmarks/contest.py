@@ -7,7 +7,6 @@ import importlib.util
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from record import Record
 
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked, search
+from archsmith.jobs.search import Asked, follow, search
 from archsmith.report.result import Result, read_result
 from archsmith.space import JSON
 
@@ -47,23 +46,39 @@ class Contest:
             print(f"seed {seed}, {name}: {json.dumps(reached)}", flush=True)
 
         if "found" not in found:
-            shutil.rmtree(out, ignore_errors=True)  # a search that was killed has lost count of its minutes
-            began = time.perf_counter()
-            search(out, self.asked)
+            self.searched(out)
             result = read_result(out)
             assert result.holdout is not None
             plain = next(each for each in result.ladder if (each.runtime, each.precision) == ("onnxruntime", "fp32"))
             assert plain.latency_ms is not None and plain.macs is not None
-            seconds = time.perf_counter() - began
+            seconds = spent(out)
             keep("found", quality=result.holdout.best, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
         for name, network in self.networks(read_result(out)).items():
             if name not in found:
-                each = baseline(out, network, learning_rates=RATES, minutes=minutes)
+                kept = work / f"{name}{seed}"
+                each = baseline(out, network, learning_rates=RATES, minutes=minutes, out=kept)
                 keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
         if any(name not in found for name in self.more(self.scratch)):
             for name, reached in self.more(self.scratch).items():
                 keep(name, **reached)
         return found
+
+    def searched(self, out: Path) -> None:
+        """Search, or go on with it where only the winner was left to train, whose steps are settled: a search that was
+        killed before has lost count of its minutes, and begins anew."""
+        if (out / "stages" / "length.json").exists():
+            follow(out, self.asked.anywhere())
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+            search(out, self.asked)
+
+
+def spent(run: Path) -> float:
+    """Seconds from the beginning of a search to its network, whatever killed it while that was trained."""
+    plan, chosen = run / "plan.json", run / "stages" / "chosen.json"
+    searching = chosen.stat().st_mtime - plan.stat().st_mtime
+    winner = json.loads((run / "stages" / "winner.json").read_text())
+    return searching + float(winner["result"]["seconds"])
 
 
 def tell(record: Record, rows: list[Rows]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from archsmith.errors import BadInput
 from archsmith.evaluate.curves import extrapolated
 from archsmith.evaluate.from_scratch import FromScratch, Ground
 from archsmith.jobs.ground import TASKS, Scratch
-from archsmith.jobs.scratch import recipe_of
+from archsmith.jobs.pacing import recipe_of
 
 SEEN, CHECKS = (0.25, 0.5, 0.75), 20
 

@@ -24,7 +24,7 @@ from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_o
 from archsmith.jobs.bench import parsed
 from archsmith.jobs.ground import TASKS, Scratch
 from archsmith.jobs.oneshot import Learnt, different, method_of
-from archsmith.jobs.scratch import recipe_of
+from archsmith.jobs.pacing import recipe_of
 from archsmith.space import Architecture
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal

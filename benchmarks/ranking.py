@@ -22,7 +22,7 @@ from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.trained import validation_loss, validation_risk
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs.ground import TASKS, Scratch
-from archsmith.jobs.scratch import recipe_of
+from archsmith.jobs.pacing import recipe_of
 from archsmith.space import Architecture
 
 EDGES = ("0->1", "0->2", "1->2", "0->3", "1->3", "2->3")

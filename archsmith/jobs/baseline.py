@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
 
 from archsmith.build import Declared
+from archsmith.build.plan import Part as Plan
 from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import FromScratch, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.ground import TASKS, grounded
-from archsmith.jobs.scratch import CHECKS, exported_ms, recipes
+from archsmith.jobs.pacing import in_full, recipes
+from archsmith.jobs.scratch import CHECKS, exported_ms
 from archsmith.jobs.search import read_asked
 from archsmith.report.result import read_result
 from archsmith.space import JSON
+from archsmith.study import RunDirectory
 from archsmith.tasks.answer import answers, calling
 
 
@@ -35,42 +43,87 @@ class Baseline:
 
 
 def baseline(
-    run: str | Path, network: JSON, *, learning_rates: Sequence[float] = (2e-3,), minutes: float | None = None
+    run: str | Path,
+    network: JSON,
+    *,
+    learning_rates: Sequence[float] = (2e-3,),
+    minutes: float | None = None,
+    out: str | Path | None = None,
 ) -> Baseline:
     """Train a declared network (docs/build.md) by the recipe of a run's winner, and judge it once on the holdout.
 
     `network` has no choices; `$classes`, `$outputs` and `$vocabulary` are the task's. Of several learning rates the one
     that is best on validation counts. Steps are the winner's for each, or what all of them together do in `minutes`.
+    `out`: a folder that keeps what was trained, so that the same call goes on where a killed one was.
 
-    Raises `BadInput` for a run that is no search from nothing, and for a network that does not fit its task.
+    Raises `BadInput` for a run that is no search from nothing, for a network that does not fit its task, and for a
+    folder of another baseline.
     """
     if not learning_rates:
         raise BadInput("a baseline is trained at a learning rate", "none", "learning_rates", "give one or more")
     asked = read_asked(run)
     if asked is None or asked.scratch is None:
         raise BadInput("a baseline is trained on what a search from nothing was asked", "none", str(run))
-    blueprint = Declared({}, network)
-    ground, _ = grounded(asked.scratch)
-    plan = ground.plan(blueprint, {})
-    recipe = recipes(Path(run), asked.scratch)[1]
-    maker = FromScratch(ground, blueprint, recipe, asked.scratch.seed)
-    if minutes is not None:
-        autocast, (step,) = quicker(lambda bf16: [maker.step_seconds(plan, bf16)])
-        steps = minutes * 60 / len(learning_rates) / step
-        recipe = replace(recipe, steps=max(10, round(steps)), autocast=autocast)
-    began = time.perf_counter()
-    tried = []
-    for rate in learning_rates:
-        wrapped, fitted = maker.annealed(plan, replace(recipe, learning_rate=rate), checks=CHECKS)
-        tried.append((validation_loss(wrapped, ground.task), rate, wrapped, fitted.steps))
-    seconds = time.perf_counter() - began
-    loss, rate, wrapped, steps = min(tried, key=lambda one: one[0])
-    task = TASKS[asked.scratch.task](asked.scratch)  # its own, whose holdout nobody else has opened
+    scratch, blueprint = asked.scratch, Declared({}, network)
+    ground, _ = grounded(scratch)
+    plan, usual = ground.plan(blueprint, {}), recipes(Path(run), scratch)[1]
+    timed = FromScratch(ground, blueprint, usual, scratch.seed)
+
+    def settle(folder: Path) -> JSON:
+        if minutes is None:
+            return {"steps": usual.steps, "autocast": usual.autocast}
+        autocast, (step,) = quicker(lambda bf16: [timed.step_seconds(plan, bf16)])
+        return {"steps": max(10, round(minutes * 60 / len(learning_rates) / step)), "autocast": autocast}
+
+    told = {"network": network, "learning_rates": list(learning_rates), "minutes": minutes, "recipe": asdict(usual)}
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory()))
+        kept = stack.enter_context(_kept(folder, {"baseline": {"run": str(Path(run).absolute()), **told}}))
+        length = kept.stage("length", settle)
+        recipe = in_full(ground, length["steps"], length["autocast"])
+        tried = []
+        for number, rate in enumerate(learning_rates):
+            maker = replace(timed, recipe=replace(recipe, learning_rate=rate))
+            tried.append({**kept.stage(f"rate{number}", partial(_train, maker, plan, kept.path)), "number": number})
+        best = min(tried, key=lambda each: each["loss_points"])
+        wrapped = ground.task.wrap(ground.module(plan, scratch.seed))
+        weights = kept.folder(f"rate{best['number']}") / "weights.pt"
+        wrapped.load_state_dict(torch.load(weights, weights_only=True))
+    task = TASKS[scratch.task](scratch)  # its own, whose holdout nobody else has opened
     task.open_holdout()
-    quality = task.quality(task.judge(answers(calling(wrapped), task, "holdout"), "holdout"))
-    costs = paper_costs(plan)
-    ms = exported_ms(asked.scratch, task, wrapped)
-    return Baseline(quality, 100 - loss, int(costs["parameters"]), int(costs["macs"]), ms, rate, steps, seconds)
+    costs, seconds = paper_costs(plan), sum(each["seconds"] for each in tried)
+    return Baseline(
+        quality=task.quality(task.judge(answers(calling(wrapped.eval()), task, "holdout"), "holdout")),
+        validation=100 - best["loss_points"],
+        parameters=int(costs["parameters"]),
+        macs=int(costs["macs"]),
+        latency_ms=exported_ms(scratch, task, wrapped),
+        learning_rate=learning_rates[best["number"]],
+        steps=best["steps"],
+        seconds=seconds,
+    )
+
+
+def _train(maker: FromScratch, plan: Plan, kept: Path, folder: Path) -> JSON:
+    """At one learning rate."""
+    wrapped, fitted = maker.annealed(plan, maker.recipe, checks=CHECKS, checkpoint=kept / f"{folder.name}.checkpoint")
+    torch.save(wrapped.state_dict(), folder / "weights.pt")
+    for left in kept.glob(f"{folder.name}.*"):
+        left.unlink()
+    lost = validation_loss(wrapped, maker.ground.task)
+    return {"loss_points": lost, "steps": fitted.steps, "seconds": fitted.seconds}
+
+
+def _kept(folder: Path, plan: JSON) -> RunDirectory:
+    """A new folder, or that of the same baseline. Raises `BadInput` for another's."""
+    if not (folder / "plan.json").exists():
+        return RunDirectory.create(folder, plan)
+    held = RunDirectory.open(folder)
+    if held.plan != json.loads(json.dumps(plan)):
+        held.close()
+        law = "a baseline goes on in the folder of the same one"
+        raise BadInput(law, "another network, recipe, time or run", str(folder), "name another with out")
+    return held
 
 
 def compared(run: str | Path, others: Mapping[str, Baseline]) -> str:

@@ -26,7 +26,8 @@ from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs.ground import Scratch, grounded
-from archsmith.jobs.scratch import check_costs, recipe_of, recipes, within_latency
+from archsmith.jobs.pacing import recipe_of, recipes
+from archsmith.jobs.scratch import check_costs, within_latency
 from archsmith.model.pretrained import read_json
 from archsmith.report.terminal import Progress
 from archsmith.search.policy import Policy, step

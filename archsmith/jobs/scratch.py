@@ -1,8 +1,7 @@
 """From data and a space, no model: the task, the networks, the trials, and the winner, which is handed over like any
 model that `optimize` is given: on every runtime and precision, measured, with its holdout and its report.
 
-One dial, `minutes`: a few networks of the space are trained for some steps at the start, and their pace says how many
-steps each trial and the winner have. `RUN/stages/pace.json` keeps it, so that every process goes by the same plan.
+How long each is trained is said by pacing.py.
 """
 
 from __future__ import annotations
@@ -11,24 +10,23 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import nn
 
 from archsmith.build import Blueprint
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
-from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground, quicker
+from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.untrained import Reference
 from archsmith.jobs import shipping, stages
 from archsmith.jobs.case import Case, runs
 from archsmith.jobs.ground import TASKS, Scratch, grounded
 from archsmith.jobs.judging import Judge
+from archsmith.jobs.pacing import Pacing, recipes, settle_length
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.jobs.tell import tell
 from archsmith.jobs.verdict import unmet
@@ -46,34 +44,8 @@ from archsmith.train.parallel import Share, together
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
 
-SEARCHING, FINISHING = 0.65, 0.25  # shares of the minutes for all trials, and for the winner
-CHOSEN, LENGTH = "chosen", "length"  # the stages that say which network won, and how long it is trained
-SHARED = 1.3  # of the searching time the weights' training leaves room for judging networks
+CHOSEN = "chosen"  # the stage that says which network won
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
-PACED = 5  # networks that are timed
-LONG = 60.0  # seconds of a winner's training that it is worth to time bf16 for
-EPOCHS = 3.0  # of a trial where no minutes are given; the winner has ten times as many
-QUICK = 10  # times the usual steps that a trial has at most
-SHIFT = 1 / 8  # of a picture's side
-
-
-@dataclass(frozen=True)
-class Pacing:
-    """How many steps a trial has in the seconds that it is given: what counts is what a network reaches in the time
-    that there is, and a quick one sees more data in it. A step takes `base` seconds and `per_mac` for each
-    multiply-accumulate of a row; both were fitted to a few networks, so that a network always has the same steps.
-
-    >>> Pacing(10.0, 0.01, 1e-9).steps(90e6, 100), Pacing(10.0, 0.01, 1e-9).steps(0.0, 20)
-    (100, 200)
-    """
-
-    seconds: float
-    base: float
-    per_mac: float
-
-    def steps(self, macs: float, usual: int) -> int:
-        """Of a network with so many multiply-accumulates; at most so many times the usual."""
-        return int(np.clip(self.seconds / (self.base + self.per_mac * macs), 10, max(10, QUICK * usual)))
 
 
 @dataclass(frozen=True)
@@ -165,74 +137,6 @@ def over(
     return [(target, value) for target, value in costly if not target.met(value)]
 
 
-def recipe_of(ground: Ground) -> Recipe:
-    """How networks of a task are trained, but for the steps: pictures are moved and flipped, batches fit the data."""
-    rows = ground.task.size("train")
-    batch = int(np.clip(2 ** round(np.log2(max(1, rows / 100))), 16, 128))
-    pictures = len(ground.signal.shape) == 3
-    shift = round(SHIFT * min(ground.signal.shape[1:])) if pictures else 0
-    # Grey pictures are digits and letters as a rule, which mean something else in a mirror.
-    smoothing = 0.05 if "classes" in ground.given else 0.0
-    return Recipe(steps=1, batch=batch, smoothing=smoothing, shift=shift, flip=pictures and ground.signal.channels > 1)
-
-
-def pace(
-    run: RunDirectory,
-    scratch: Scratch,
-    trials: int,
-    minutes: float | None,
-    shared: Callable[[Recipe], float] | None = None,
-    share: float = 1.0,
-) -> None:
-    """Plan the steps of a trial and of the winner: by the clock where minutes are given, else by passes; and whether
-    they are taken in bf16, where it is quicker here. Where trials share weights, the steps are those of the weights;
-    `shared`: seconds that one takes by a recipe. `share`: of a trial's steps that are gone; where trials are not
-    trained, their time is the winner's."""
-    ground, blueprint = grounded(scratch)
-    recipe = recipe_of(ground)
-    a_pass = max(1, ground.task.size("train") // recipe.batch)
-
-    def measure(folder: Path) -> JSON:
-        rng, maker = np.random.default_rng([scratch.seed, 3]), FromScratch(ground, blueprint, recipe, scratch.seed)
-        drawn = [ground.drawn(blueprint, rng) for _ in range(PACED)]
-        own = [replace(maker, recipe=maker.recipe_at(Proposal(architecture))) for architecture, _ in drawn]
-
-        def seconds(bf16: bool, networks: int = PACED) -> list[float]:
-            pairs = zip(own[:networks], drawn[:networks], strict=True)
-            return [each.step_seconds(plan, bf16) for each, (_, plan) in pairs]
-
-        if minutes is None:
-            steps = round(EPOCHS * a_pass)
-            long = 10 * steps * seconds(False, 1)[0] > LONG
-            autocast = long and quicker(partial(seconds, networks=1))[0]
-            return {"trial_steps": (10 if shared else 1) * steps, "winner_steps": 10 * steps, "autocast": autocast}
-        autocast, each_took = quicker(seconds)
-        took = np.array(each_took)
-        shares = [each.recipe.batch / recipe.batch for each in own]
-        macs = np.array([share * paper_costs(plan)["macs"] for share, (_, plan) in zip(shares, drawn, strict=True)])
-        step = float(took.mean())
-        base, per_mac = nnls(np.stack([np.ones(PACED), macs / (macs.max() or 1.0)], axis=1), took)[0].tolist()
-        searching = SEARCHING * minutes * 60
-        if shared:
-            autocast, (a_step,) = quicker(lambda bf16: [shared(replace(recipe, autocast=bf16))])
-            each = searching / a_step / SHARED
-        else:
-            each = searching / step / trials / share if share else 0
-        winning = 60 * minutes * (FINISHING if share else SEARCHING + FINISHING)
-        return {
-            "seconds_a_step": step,
-            "autocast": autocast,
-            "trial_steps": max(10, round(each)),
-            "winner_steps": max(10, round(winning / step)),
-            "winner_seconds": winning,
-            "pacing": [searching / trials / share, max(base, took.min() / 4), per_mac / (macs.max() or 1.0)]
-            if share and not shared
-            else None,
-        }
-
-    run.stage("pace", measure)
-
-
 def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
     """Check that data and space are those that the run began with. Raises `BadInput` where one has changed."""
     named = [name for name in (scratch.data, scratch.validation, scratch.holdout, scratch.space) if name]
@@ -242,41 +146,6 @@ def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
     if changed:
         law = "a run goes on with the data and the space that it began with"
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
-
-
-def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> None:
-    """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it."""
-
-    def measure(folder: Path) -> JSON:
-        planned, (ground, blueprint) = read_json(run.path / "stages" / "pace.json")["result"], grounded(scratch)
-        if "winner_seconds" not in planned:
-            return {"steps": planned["winner_steps"], "autocast": planned.get("autocast", False)}
-        maker = FromScratch(ground, blueprint, recipe_of(ground), scratch.seed)
-        own = replace(maker, recipe=maker.recipe_at(Proposal(winner)))
-        plan = ground.plan(blueprint, winner)
-        autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
-        return {
-            "steps": max(10, round(planned["winner_seconds"] / step)),
-            "seconds_a_step": step,
-            "autocast": autocast,
-        }
-
-    run.stage(LENGTH, measure)
-
-
-def pacing_of(out: Path) -> Pacing | None:
-    """How trials are paced, as it was planned; None where each has the same steps."""
-    told = read_json(out / "stages" / "pace.json")["result"].get("pacing")
-    return Pacing(*told) if told else None
-
-
-def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
-    """That of a trial and that of the winner, as they were planned."""
-    planned, settled = read_json(out / "stages" / "pace.json")["result"], out / "stages" / f"{LENGTH}.json"
-    length = read_json(settled)["result"] if settled.exists() else {"steps": planned["winner_steps"]}
-    recipe = recipe_of(grounded(scratch)[0])
-    trial = replace(recipe, steps=int(planned["trial_steps"]), autocast=planned.get("autocast", False))
-    return trial, replace(recipe, steps=int(length["steps"]), autocast=length.get("autocast", False))
 
 
 def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progress: Progress) -> Result:
@@ -345,7 +214,7 @@ def train_winner(
     trained, fitted = maker.annealed(plan, own, checks=CHECKS, checkpoint=kept, share=share)
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")
-        said = {"steps": fitted.steps, "loss": fitted.loss}
+        said = {"steps": fitted.steps, "loss": fitted.loss, "seconds": fitted.seconds}
         write_text(Path(folder) / "fitted.json", json.dumps(said))
 
 

@@ -26,7 +26,7 @@ from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
-from archsmith.jobs import judging, oneshot, past, scratch
+from archsmith.jobs import judging, oneshot, pacing, past, scratch
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
@@ -191,10 +191,10 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             method = oneshot.method_of(*parsed(asked.strategy))
             timed = partial(oneshot.seconds_a_step, asked.scratch, method) if method else None
             judge = judging.judge_of(asked.evaluator)
-            scratch.pace(held, asked.scratch, asked.trials, asked.minutes, timed, judge.share)
+            pacing.pace(held, asked.scratch, asked.trials, asked.minutes, timed, judge.share)
             against = judging.reference(held, asked.scratch, judge, progress)
             evaluator = Making(
-                asked.scratch, scratch.recipes(out, asked.scratch)[0], judge, against, scratch.pacing_of(out)
+                asked.scratch, pacing.recipes(out, asked.scratch)[0], judge, against, pacing.pacing_of(out)
             )
             if method:
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
@@ -220,7 +220,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             objectives=objectives,
             executor=_executor(asked),
             on_trial=tell,
-            minutes=asked.minutes * scratch.SEARCHING if asked.minutes and asked.scratch else asked.minutes,
+            minutes=asked.minutes * pacing.SEARCHING if asked.minutes and asked.scratch else asked.minutes,
             patience=asked.patience,
         )
     front = pareto(whole(trials), objectives)

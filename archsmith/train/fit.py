@@ -10,6 +10,7 @@ of the step.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,12 +66,14 @@ class Schedule:
 @dataclass(frozen=True)
 class Fitted:
     """What a training did: steps done, mean loss of the last tenth, steps skipped because the loss or its gradient was
-    not finite, and each validation as (step, value)."""
+    not finite, each validation as (step, value), and the wall seconds, with those of killed processes up to the
+    checkpoint that was gone on from."""
 
     steps: int
     loss: float
     skipped: int
     validated: tuple[tuple[int, float], ...]
+    seconds: float
 
 
 def fit(
@@ -109,6 +112,7 @@ def fit(
     best: tuple[float, dict[str, Tensor]] | None = None
     if checkpoint is not None and checkpoint.exists():
         best = state.load(module, checkpoint)
+    began = time.perf_counter() - state.seconds
     every = max(1, schedule.steps // checks) if checks and validate else 0
     save_every = max(50, schedule.steps // 20)
     try:
@@ -128,6 +132,7 @@ def fit(
                 elif best is None or value <= best[0] or math.isnan(best[0]):
                     best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
             if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
+                state.seconds = time.perf_counter() - began
                 state.save(module, checkpoint, best)
             if progress:
                 progress(state.step)
@@ -141,7 +146,8 @@ def fit(
     if best is not None:
         module.load_state_dict(best[1])
     tail = state.losses[-max(1, len(state.losses) // 10) :]
-    return Fitted(state.step, sum(tail) / max(1, len(tail)), state.skipped, tuple(state.validated))
+    loss_of_tail = sum(tail) / max(1, len(tail))
+    return Fitted(state.step, loss_of_tail, state.skipped, tuple(state.validated), time.perf_counter() - began)
 
 
 def _turned(module: nn.Module, passes: Callable[[int], Iterable[Rows]], loss: Callable[[Rows], Tensor]) -> bool:
@@ -189,6 +195,7 @@ class _State:
         self.step = 0
         self.skipped = 0
         self.in_a_row = 0
+        self.seconds = 0.0
         self.losses: list[float] = []
         self.validated: list[tuple[int, float]] = []
 
@@ -197,6 +204,7 @@ class _State:
             "step": self.step,
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
+            "seconds": self.seconds,
             "losses": self.losses,
             "validated": self.validated,
             "module": module.state_dict(),
@@ -211,6 +219,7 @@ class _State:
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
         record = torch.load(path, weights_only=True)
         self.step, self.skipped, self.in_a_row = record["step"], record["skipped"], record["in_a_row"]
+        self.seconds = record.get("seconds", 0.0)
         self.losses, self.validated = record["losses"], [tuple(pair) for pair in record["validated"]]
         module.load_state_dict(record["module"])
         for optimiser, saved in zip(self.optimisers, record["optimisers"], strict=True):
