@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Fitted:
     loss: float
     skipped: int
     validated: tuple[tuple[int, float], ...]
-    seconds: float
+    seconds: float = field(compare=False)
 
 
 def fit(

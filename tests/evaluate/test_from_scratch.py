@@ -183,3 +183,14 @@ def test_bf16_is_taken_where_it_is_quicker(
     monkeypatch.setattr("archsmith.evaluate.from_scratch.lacks_bf16", lambda: lacking)
     autocast, seconds = quicker(lambda bf16: [2.0 * (share if bf16 else 1.0), 3.0 * (share if bf16 else 1.0)])
     assert autocast is expected and seconds == ([2.0 * share, 3.0 * share] if expected else [2.0, 3.0])
+
+
+def test_bf16_that_a_network_does_not_bear_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archsmith.evaluate.from_scratch.lacks_bf16", lambda: None)
+
+    def seconds(bf16: bool) -> list[float]:
+        if bf16:
+            raise NotImplementedError("\"a kernel\" not implemented for 'BFloat16'")
+        return [2.0]
+
+    assert quicker(seconds) == (False, [2.0])

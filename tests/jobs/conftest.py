@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stripes import write_stripes
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from archsmith.tasks import TextClassification
@@ -74,3 +75,9 @@ def kind_bert(tmp_path_factory: pytest.TempPathFactory, texts: dict[str, Path]) 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures of stripes and a space of networks for them."""
+    return write_stripes(tmp_path_factory.mktemp("stripes"))

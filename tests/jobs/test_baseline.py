@@ -6,15 +6,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+from archsmith.build.plan import Part as Plan
 from archsmith.errors import BadInput
+from archsmith.evaluate.from_scratch import FromScratch
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch
 from archsmith.jobs.search import Asked, search
+from archsmith.train import Fitted
+from archsmith.train.recipe import Recipe
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPACE = """{"choices": {"width": [4, 8]},
@@ -47,6 +54,43 @@ def test_minutes_are_shared_by_the_learning_rates(run: Path) -> None:
     network = ["flatten", {"linear": {"out": "$outputs"}}]
     short, long = (baseline(run, network, learning_rates=(1e-3, 1e-2), minutes=m) for m in (0.004, 0.02))
     assert long.steps > 2 * short.steps and long.seconds < 60 * 0.02 * 5
+
+
+def test_a_baseline_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, rates = ["flatten", {"linear": {"out": "$outputs"}}], (1e-3, 3e-3, 1e-2)
+    straight, out = baseline(run, network, learning_rates=rates), tmp_path / "kept"
+    trained: list[float] = []
+    plain = FromScratch.annealed
+
+    def annealed(self: FromScratch, plan: Plan, recipe: Recipe, **more: Any) -> tuple[nn.Module, Fitted]:
+        trained.append(recipe.learning_rate)
+        if len(trained) == 2:  # in the midst of the second
+            with pytest.raises(KeyboardInterrupt):
+                plain(replace(self, progress=killed_at(recipe.steps - 1)), plan, recipe, **more)
+            raise KeyboardInterrupt
+        return plain(self, plan, recipe, **more)
+
+    monkeypatch.setattr(FromScratch, "annealed", annealed)
+    with pytest.raises(KeyboardInterrupt):
+        baseline(run, network, learning_rates=rates, out=out)
+    assert (out / "rate1.checkpoint").exists()
+    found = baseline(run, network, learning_rates=rates, out=out)
+    assert trained == [1e-3, 3e-3, 3e-3, 1e-2] and not list(out.glob("*.checkpoint"))
+    same = replace(found, seconds=straight.seconds, latency_ms=straight.latency_ms)
+    assert same == straight
+    assert baseline(run, network, learning_rates=rates, out=out).quality == found.quality and len(trained) == 4
+    with pytest.raises(BadInput, match="a baseline goes on in the folder of the same one"):
+        baseline(run, network, learning_rates=(1e-3,), out=out)
+
+
+def killed_at(step: int) -> Callable[[int], None]:
+    """What a killed process does after so many steps."""
+
+    def kill(done: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return kill
 
 
 def test_what_is_no_baseline_is_refused(run: Path, tmp_path: Path) -> None:

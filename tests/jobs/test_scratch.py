@@ -8,21 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from typer.testing import CliRunner
+from stripes import SPACE, asked, call
 
-from archsmith.cli import app
-from archsmith.evaluate.from_scratch import TIMED_STEPS
 from archsmith.evaluate.untrained import REFERENCES, share_beaten
 from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
-from archsmith.train.fit import Fitted, Schedule, fit
 from archsmith.train.parallel import together
 
 MIXED = {
@@ -36,44 +31,6 @@ MIXED = {
         "mean", {"linear": {"out": "$classes"}},
     ],
 }  # fmt: skip
-SPACE = {
-    "choices": {"width": [4, 8], "op": ["conv", "separable"], "depth": [1, 2]},
-    "network": [
-        {"conv": {"out": "$width", "kernel": 3}},
-        "batch_norm",
-        "relu",
-        {"repeat": "$depth", "of": [
-            {"pick": "$op", "of": {"conv": {"conv": {"out": "in"}}, "separable": {"separable": {"out": "in"}}}},
-            "batch_norm", "relu"]},
-        "mean",
-        {"linear": {"out": "$classes"}},
-    ],
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures with stripes along or across."""
-    rng = np.random.default_rng(0)
-    labels, phase = rng.integers(0, 2, 600), rng.integers(0, 4, 600)
-    wave = 100 + 60 * np.sin((np.arange(8)[None] + phase[:, None]) * np.pi / 2)
-    x = np.where(labels[:, None, None] == 0, wave[:, :, None], wave[:, None, :])[..., None]
-    folder = tmp_path_factory.mktemp("stripes")
-    (folder / "space.json").write_text(json.dumps(SPACE))
-    np.savez(
-        folder / "data.npz", image=(x + rng.normal(0, 20, (600, 8, 8, 3))).clip(0, 255).astype(np.uint8), label=labels
-    )
-    return folder
-
-
-def call(*words: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
-
-
-def asked(folder: Path, out: Path, *more: object) -> tuple[object, ...]:
-    task = ("--task", "image-classification", "--data", folder / "data.npz", "--space", folder / "space.json")
-    return ("search", *task, "--strategy", "random", "--trials", 3, "--runtime", "pytorch", "--out", out, *more)
 
 
 def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path: Path) -> None:
@@ -360,43 +317,6 @@ def test_a_bound_on_latency_is_kept_while_searching(stripes: Path, tmp_path: Pat
     store = Store.read(tmp_path / "other" / "study.db")
     assert all(0 < trial.values["latency_ms"] < 1000 for trial in store.history())
     store.close()
-
-
-@pytest.mark.parametrize("evaluator", ["trained", "zero-cost:synflow"])
-def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
-    stripes: Path, tmp_path: Path, evaluator: str
-) -> None:
-    code, said = call(*asked(stripes, tmp_path / "run", "--minutes", 0.1, "--evaluator", evaluator))
-    assert code == 0, said
-    pace, length, winner = (
-        json.loads((tmp_path / "run" / "stages" / f"{name}.json").read_text())["result"]
-        for name in ("pace", "length", "winner")
-    )
-    assert pace["winner_seconds"] == pytest.approx(6 * (0.25 if evaluator == "trained" else 0.9))
-    assert length["steps"] == max(10, round(pace["winner_seconds"] / length["seconds_a_step"]))
-    assert winner["steps"] == length["steps"] or winner["steps"] < 0.8 * length["steps"]  # annealed
-
-
-@pytest.mark.parametrize("more", [(), ("--minutes", 0.1), ("--minutes", 0.1, "--strategy", "spos")])
-def test_where_bf16_is_quicker_all_training_is_in_it(
-    stripes: Path, tmp_path: Path, more: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("archsmith.jobs.scratch.quicker", lambda seconds: (True, seconds(True)))
-    monkeypatch.setattr("archsmith.jobs.scratch.LONG", 0.0)
-    trained = []
-
-    def noted(module: nn.Module, passes: object, loss: object, schedule: Schedule, **more: Any) -> Fitted:
-        trained.append(schedule)
-        return fit(module, passes, loss, schedule, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("archsmith.train.recipe.fit", noted)
-    monkeypatch.setattr("archsmith.evaluate.weight_shared.fit", noted)
-    code, said = call(*asked(stripes, tmp_path / "run", *more))
-    assert code == 0, said
-    winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
-    in_full = [schedule for schedule in trained if schedule.steps > max(TIMED_STEPS)]
-    assert winner["steps"] in [schedule.steps for schedule in in_full]
-    assert len(in_full) > 1 and all(schedule.autocast for schedule in in_full)
 
 
 def test_what_is_shipped_says_what_it_means(stripes: Path, tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_a_resumed_training_ends_with_the_same_bits(
     assert steps[0] == killed_at // 50 * 50 + 1 and steps[-1] == 200
     assert equal(weights(whole.module), weights(rest.module))
     assert resumed == straight
+    saved = torch.load(file, weights_only=True)["seconds"]
+    assert resumed.seconds > saved > 0
 
 
 def test_training_draws_nothing_from_the_global_generator() -> None:
