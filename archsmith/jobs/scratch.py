@@ -148,13 +148,13 @@ def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
 
 
-def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progress: Progress) -> Result:
-    """Train the winner at full length and do with it what `optimize` does with a model that needs no cut.
+def hand_over(run: RunDirectory, scratch: Scratch, trials: Sequence[Trial], progress: Progress) -> Result:
+    """Train the best of the trials at full length and do with it what `optimize` does with a model that needs no cut.
 
     Raises `BudgetNotReachable` where it misses a target; all has been written then.
     """
     ground, blueprint = grounded(scratch)
-    chosen = run.stage(CHOSEN, lambda folder: winner.to_json())
+    chosen = run.stage(CHOSEN, lambda folder: best_of(trials).to_json())
     plan = ground.plan(blueprint, Architecture.from_json(chosen))
     module = ground.module(plan, scratch.seed)
     settle_length(run, scratch, Architecture.from_json(chosen))
@@ -189,7 +189,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, winner: Architecture, progres
     notes = told(run, task, loaded.model)
     for note in notes:
         progress.say(note)
-    result = tell(work, original, final, notes, found=True)
+    result = tell(work, original, final, notes, tried=sum(trial.seconds for trial in trials))
     if missed := unmet(result):
         raise BudgetNotReachable(missed)
     return result

@@ -236,7 +236,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         raise ArchsmithError(f"no trial ended well; the commonest reason: {common}. What was tried is in {out}.")
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as opened:
-            scratch.hand_over(opened, asked.scratch, scratch.best_of(trials), progress)
+            scratch.hand_over(opened, asked.scratch, trials, progress)
     return front
 
 

@@ -26,10 +26,11 @@ from archsmith.trial import pareto
 
 
 def tell(
-    work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[str] = (), found: bool = False
+    work: Work, measured: Sequence[Variant], final: Final, notes: Sequence[str] = (), tried: float | None = None
 ) -> Result:
-    """Write the result, the story and the page, with these notes, and return the result. `found`: from nothing."""
-    case, run = work.case, work.run
+    """Write the result, the story and the page, with these notes, and return the result. `tried`: seconds of all trials
+    together, where the network was found from nothing."""
+    case, run, found = work.case, work.run, tried is not None
     whole, best = final.ladder[0], final.ladder[-1]
     floors = {"latency": floor_ms(work)} if run.finished("front") else {}
     result = Result(
@@ -43,7 +44,7 @@ def tell(
         architecture=dict(best.architecture),
         holdout=final.holdout,
         environment=observe(case.request.threads),
-        seconds=run.seconds(),
+        seconds={**({"trials": tried} if tried is not None else {}), **run.seconds()},
         found=found,
     )
     result = write_result(result, run.path)

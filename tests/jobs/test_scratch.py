@@ -46,6 +46,7 @@ def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path:
     winner = json.loads((tmp_path / "run" / "stages" / "winner.json").read_text())["result"]
     assert winner["architecture"] == dict(least.proposal.architecture)
     assert result.best.parameters == least.values["parameters"]
+    assert result.seconds["trials"] == pytest.approx(sum(trial.seconds for trial in trials))
     program = torch.export.load(tmp_path / "run" / "model" / "model.pt2")
     assert program.module()(x=torch.zeros(2, 3, 8, 8)).shape == (2, 2)
     before = (tmp_path / "run" / "result.json").read_bytes()
