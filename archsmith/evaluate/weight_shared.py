@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class Shared(nn.Module):
         self.ground, self.blueprint, self.seed = ground, blueprint, seed
         self.bank = nn.ModuleDict()
         self.trained: dict[str, dict[str, Tensor]] = {}
+        self.checkpoint: Path | None = None  # where a killed training may go on from
+        self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
             known = len(self.bank)
@@ -97,6 +100,12 @@ class Shared(nn.Module):
         return self.ground.task.wrap(self.ground.reading(inner))
 
 
+def _known(shared: Shared, state: dict[str, Tensor], *_: object) -> None:
+    """Leave out of a state what was made after training had begun, for a network that had what no other has."""
+    for name in [name for name in state if name.startswith("bank.") and name.split(".", 2)[1] not in shared.bank]:
+        del state[name]
+
+
 def train_shared(
     shared: Shared,
     recipe: Recipe,
@@ -105,6 +114,7 @@ def train_shared(
     heaviest_of: int = 1,
     drawn: Callable[[np.random.Generator], Plan] | None = None,
     kept: AbstractSet[int] | None = None,
+    checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Train the shared weights on labels, in place: each step the mean loss of `paths` networks; of more than one, the
@@ -113,7 +123,8 @@ def train_shared(
     `heaviest_of`: of so many drawn the one with most weights is trained. What has weights is good only once they are
     trained, so under even draws networks that have few of them seem better than they are for long.
     `drawn`: draws the plan of a network, at random unless told. `kept`: the train rows that it learns from, all unless
-    told.
+    told. `checkpoint`: a file that a killed training goes on from, where what `drawn` does depends on its argument
+    alone.
     """
     task, seed = shared.ground.task, shared.seed
 
@@ -135,7 +146,7 @@ def train_shared(
     def passes(epoch: int) -> Any:
         return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), kept, recipe.batch)
 
-    return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+    return fit(shared, passes, loss, recipe.schedule(seed), checkpoint=checkpoint, progress=progress)
 
 
 def halves(shared: Shared) -> tuple[set[int], list[int]]:

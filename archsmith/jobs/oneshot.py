@@ -74,7 +74,8 @@ def single_paths(
 ) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
     shared = shared_of(1.0)
-    fitted = train_shared(shared, recipe, paths=paths, heaviest_of=heaviest_of, progress=progress)
+    at = shared.checkpoint
+    fitted = train_shared(shared, recipe, paths=paths, heaviest_of=heaviest_of, checkpoint=at, progress=progress)
     return Learnt(shared, fitted, iter(()))
 
 
@@ -254,11 +255,18 @@ def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
 
 def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, progress: Progress) -> list[Architecture]:
     """Train one set of weights for all networks of the space; `RUN/shared` keeps it. What the method tries first."""
+    checkpoint = run.path / "shared.checkpoint"
+
+    def shared_of(depth: float, kind: type[Shared] = Shared) -> Shared:
+        shared = shared_weights(scratch, depth, kind)
+        shared.checkpoint = checkpoint
+        return shared
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[0]
         tell = partial(progress.step, "shared weights", total=recipe.steps)
-        learnt = method(partial(shared_weights, scratch), recipe, tell)
+        learnt = method(shared_of, recipe, tell)
+        checkpoint.unlink(missing_ok=True)
         torch.save(learnt.shared.state_dict(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted

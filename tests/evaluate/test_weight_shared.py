@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from archsmith.build import Declared, known_space
 from archsmith.build.plan import Part as Plan
@@ -44,6 +47,25 @@ def test_what_needs_a_wide_kernel_is_found_without_training_each(ground: Ground,
     assert min(blind) > 25 and max(seeing) < 15
     first = Architecture({"layer0.op": "wide", "layer1.op": "skip"})
     assert evaluate(Proposal(first), np.random.default_rng(1))["loss_points"] == lost["wide", "skip"]
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(ground: Ground, wide: Declared, tmp_path: Path) -> None:
+    recipe, file = Recipe(steps=120, batch=32, learning_rate=3e-3), tmp_path / "shared.checkpoint"
+    straight, killed, rest = (Shared(ground, wide) for _ in range(3))
+    train_shared(straight, recipe)
+
+    def kill(step: int) -> None:
+        if step == 40:  # a network had what none of those before training had
+            killed.kept("rare", lambda: nn.Linear(2, 2))
+        if step == 110:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_shared(killed, recipe, checkpoint=file, progress=kill)
+    steps: list[int] = []
+    train_shared(rest, recipe, checkpoint=file, progress=steps.append)
+    assert steps[0] == 101
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), rest.parameters(), strict=True))
 
 
 def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> None:
