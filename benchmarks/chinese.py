@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contest import Contest, Rows, example, tell
+from contest import Contest, example, tell
 from record import Record, main
 
 from archsmith.jobs.ground import TASKS, Scratch
@@ -36,7 +36,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     for seed in range(options.first, options.first + options.seeds):
         scratch = Scratch("text-classification", str(data), "text", runtime="onnxruntime", seed=seed)
         asked = Asked(options.strategy, options.trials, scratch=scratch, minutes=options.minutes, seed=seed)
-        contest = Contest(scratch, asked, lambda result: networks, partial(tf_idf, minutes=options.minutes))
+        contest = Contest(scratch, asked, lambda result: networks, {"TF-IDF": partial(tf_idf, minutes=options.minutes)})
         rows.append(contest.held(work))
     record.say("strategy; minutes each; trials", f"{options.strategy}; {options.minutes:g}; {options.trials}")
     record.say("seeds", len(rows))
@@ -45,7 +45,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     record.say("times as fast as it", times, "", times >= FASTER)
 
 
-def tf_idf(scratch: Scratch, minutes: float) -> Rows:
+def tf_idf(scratch: Scratch, minutes: float) -> dict[str, float]:
     """Characters in runs of one to three, logistic regression; what is best on validation within the minutes."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -69,7 +69,7 @@ def tf_idf(scratch: Scratch, minutes: float) -> Rows:
     task.open_holdout()
     quality = 100 * model.score(vectors.transform(texts["holdout"]), _labels(task, "holdout"))
     one = next(text[:128] for text in texts["train"] if len(text) >= 128)
-    return {"TF-IDF": {"quality": quality, "ms": _ms(vectors, model, one), "seconds": seconds, "macs": 0.0}}
+    return {"quality": quality, "ms": _ms(vectors, model, one), "seconds": seconds, "macs": 0.0}
 
 
 def _labels(task: Any, part: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from record import Record
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch
 from archsmith.jobs.search import Asked, follow, search
+from archsmith.report.plain import write_text
 from archsmith.report.result import Result, read_result
 from archsmith.space import JSON
 
@@ -32,17 +33,21 @@ class Contest:
     scratch: Scratch
     asked: Asked
     networks: Callable[[Result], Mapping[str, JSON]]
-    more: Callable[[Scratch], Rows] = lambda scratch: {}
+    more: Mapping[str, Callable[[Scratch], dict[str, float]]] = field(default_factory=dict)
 
     def held(self, work: Path) -> Rows:
         """What each reached; kept in a file, each as soon as it is there, so that what was stopped goes on."""
         seed, minutes = self.scratch.seed, self.asked.minutes
         file, out = work / f"seed{seed}.json", work / f"run{seed}"
-        found: Rows = json.loads(file.read_text()) if file.exists() else {}
+        asked = json.loads(json.dumps(asdict(self.asked)))
+        kept = json.loads(file.read_text()) if file.exists() else {"asked": asked, "reached": {}}
+        if kept["asked"] != asked:
+            raise SystemExit(f"{file} is of another contest; name another folder with --work")
+        found: Rows = kept["reached"]
 
         def keep(name: str, **reached: float) -> None:
             found[name] = reached
-            file.write_text(json.dumps(found, indent=1))
+            write_text(file, json.dumps(kept, indent=1))
             print(f"seed {seed}, {name}: {json.dumps(reached)}", flush=True)
 
         if "found" not in found:
@@ -52,15 +57,15 @@ class Contest:
             plain = next(each for each in result.ladder if (each.runtime, each.precision) == ("onnxruntime", "fp32"))
             assert plain.latency_ms is not None and plain.macs is not None
             seconds = spent(out)
-            keep("found", quality=result.holdout.best, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
+            keep("found", quality=result.holdout.original, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
         for name, network in self.networks(read_result(out)).items():
             if name not in found:
                 kept = work / f"{name}{seed}"
                 each = baseline(out, network, learning_rates=RATES, minutes=minutes, out=kept)
                 keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
-        if any(name not in found for name in self.more(self.scratch)):
-            for name, reached in self.more(self.scratch).items():
-                keep(name, **reached)
+        for name, reach in self.more.items():
+            if name not in found:
+                keep(name, **reach(self.scratch))
         return found
 
     def searched(self, out: Path) -> None:

@@ -76,9 +76,10 @@ def transposed(signal: Signal, out: Width, kernel: int = 2, stride: int = 2) -> 
 
 
 def max_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """The largest of each window of a picture."""
+    """The largest of each window of a picture; an even one may reach past the edge, as in `avg_pool`."""
     picture(signal)
-    return nn.MaxPool2d(kernel, stride, padding=kernel // 2 if kernel % 2 else 0)
+    even = kernel % 2 == 0
+    return nn.MaxPool2d(kernel, stride, 0 if even else kernel // 2, ceil_mode=even)
 
 
 def avg_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:

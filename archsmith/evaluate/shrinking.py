@@ -156,6 +156,7 @@ def train_shrinking(
     def passes(epoch: int) -> Any:
         return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), None, recipe.batch)
 
+    shared.begin()
     return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
 
 

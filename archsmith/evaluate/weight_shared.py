@@ -46,6 +46,7 @@ class Shared(nn.Module):
         self.bank = nn.ModuleDict()
         self.trained: dict[str, dict[str, Tensor]] = {}
         self.checkpoint: Path | None = None  # where a killed training may go on from
+        self.begun: set[str] | None = None  # what was there when training began, and is trained
         self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
@@ -93,6 +94,15 @@ class Shared(nn.Module):
             self.trained.setdefault(key, {})[rest] = value
         for key, module in self.bank.items():
             module.load_state_dict(self.trained.get(key, module.state_dict()))
+
+    def begin(self) -> None:
+        """Training begins: what is made from here on, for a network that has what no other had, is not trained."""
+        self.begun = set(self.bank)
+
+    def learnt(self) -> dict[str, Tensor]:
+        """The weights that were trained, as `restore` takes them."""
+        begun = set(self.bank) if self.begun is None else self.begun
+        return {name: value for name, value in self.state_dict().items() if name.split(".", 2)[1] in begun}
 
     def network(self, plan: Plan) -> nn.Module:
         """The wrapped network of a plan, on the shared weights."""
@@ -146,6 +156,7 @@ def train_shared(
     def passes(epoch: int) -> Any:
         return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), kept, recipe.batch)
 
+    shared.begin()
     return fit(shared, passes, loss, recipe.schedule(seed), checkpoint=checkpoint, progress=progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -14,13 +15,13 @@ import torch
 
 from archsmith.build import Declared
 from archsmith.build.plan import Part as Plan
-from archsmith.errors import BadInput
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.from_scratch import FromScratch, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.ground import TASKS, grounded
 from archsmith.jobs.pacing import in_full, recipes
-from archsmith.jobs.scratch import CHECKS, exported_ms
+from archsmith.jobs.scratch import CHECKS, check_inputs, exported_ms
 from archsmith.jobs.search import read_asked
 from archsmith.report.result import read_result
 from archsmith.space import JSON
@@ -65,13 +66,15 @@ def baseline(
     if asked is None or asked.scratch is None:
         raise BadInput("a baseline is trained on what a search from nothing was asked", "none", str(run))
     scratch, blueprint = asked.scratch, Declared({}, network)
+    check_inputs(Path(run), scratch)
     ground, _ = grounded(scratch)
     plan, usual = ground.plan(blueprint, {}), recipes(Path(run), scratch)[1]
     timed = FromScratch(ground, blueprint, usual, scratch.seed)
 
     def settle(folder: Path) -> JSON:
         if minutes is None:
-            return {"steps": usual.steps, "autocast": usual.autocast}
+            autocast = usual.autocast and quicker(lambda bf16: [timed.step_seconds(plan, bf16)])[0]
+            return {"steps": usual.steps, "autocast": autocast}
         autocast, (step,) = quicker(lambda bf16: [timed.step_seconds(plan, bf16)])
         return {"steps": max(10, round(minutes * 60 / len(learning_rates) / step)), "autocast": autocast}
 
@@ -85,7 +88,12 @@ def baseline(
         for number, rate in enumerate(learning_rates):
             maker = replace(timed, recipe=replace(recipe, learning_rate=rate))
             tried.append({**kept.stage(f"rate{number}", partial(_train, maker, plan, kept.path)), "number": number})
-        best = min(tried, key=lambda each: each["loss_points"])
+            for left in kept.path.glob(f"rate{number}.*"):
+                left.unlink()
+        able = [each for each in tried if "loss_points" in each]
+        if not able:
+            raise ArchsmithError(f"a baseline is trained at one rate at least; {tried[0]['error']}")
+        best = min(able, key=lambda each: each["loss_points"])
         wrapped = ground.task.wrap(ground.module(plan, scratch.seed))
         weights = kept.folder(f"rate{best['number']}") / "weights.pt"
         wrapped.load_state_dict(torch.load(weights, weights_only=True))
@@ -105,11 +113,13 @@ def baseline(
 
 
 def _train(maker: FromScratch, plan: Plan, kept: Path, folder: Path) -> JSON:
-    """At one learning rate."""
-    wrapped, fitted = maker.annealed(plan, maker.recipe, checks=CHECKS, checkpoint=kept / f"{folder.name}.checkpoint")
+    """At one learning rate; where training does not stay finite at it, others may."""
+    began, checkpoint = time.perf_counter(), kept / f"{folder.name}.checkpoint"
+    try:
+        wrapped, fitted = maker.annealed(plan, maker.recipe, checks=CHECKS, checkpoint=checkpoint)
+    except ArchsmithError as error:
+        return {"error": str(error), "seconds": time.perf_counter() - began}
     torch.save(wrapped.state_dict(), folder / "weights.pt")
-    for left in kept.glob(f"{folder.name}.*"):
-        left.unlink()
     lost = validation_loss(wrapped, maker.ground.task)
     return {"loss_points": lost, "steps": fitted.steps, "seconds": fitted.seconds}
 

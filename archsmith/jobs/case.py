@@ -115,9 +115,7 @@ def prepare(request: Request) -> Case:
     """Load the model, read and split the data. Raises `BadInput` for whatever cannot be used."""
     check(request)
     targets = parse_targets(request.targets)
-    if request.task != "language-modelling" and any(target.metric == "perplexity" for target in targets):
-        law, remedy = "perplexity is that of a language model", "bound drop or quality instead"
-        raise BadInput(law, request.task, "--target perplexity", remedy)
+    check_perplexity(request)
     if request.task not in TASKS:
         remedy = f"choose one of {', '.join(TASKS)}"
         raise BadInput("a task is one that archsmith knows", repr(request.task), "--task", remedy)
@@ -186,6 +184,14 @@ def check(request: Request) -> None:
         raise BadInput(law, "pytorch, which has none", "--target memory", remedy)
     if request.seed < 0:
         raise BadInput("a seed is 0 or above", str(request.seed), "--seed", "give another")
+
+
+def check_perplexity(request: Request) -> None:
+    """That it is bounded where there is one. Raises `BadInput`."""
+    bounded = any(target.metric == "perplexity" for target in parse_targets(request.targets))
+    if bounded and request.task != "language-modelling":
+        law, remedy = "perplexity is that of a language model", "bound drop or quality instead"
+        raise BadInput(law, request.task, "--target perplexity", remedy)
 
 
 def _tokenizer(loaded: Loaded) -> Any:

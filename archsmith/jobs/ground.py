@@ -28,7 +28,9 @@ HISTORY, HORIZON = 96, 24  # steps of a series: four days of hours, and one
 TIMED = 128  # tokens of the call that is timed, where networks read as many
 SAMPLED = 1000  # pictures, of which one with colours makes all of them coloured
 PICTURES = 256  # that means and deviations are taken of
-TARGETS = ("drop<=1.0",)  # of what ships below the winner in fp32, where no target is given
+TARGETS = {"language-modelling": ("perplexity<=1.02x",)}  # of what ships beside the winner, where none is given
+WINDOWED = {"history": ("series-forecasting", "language-modelling"), "horizon": ("series-forecasting",)}
+DROP = ("drop<=1.0",)  # the same of any other task
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ class Scratch:
         """The same as `optimize` is asked, of the winner."""
         return Request(
             model=f"found in {Path(self.space).stem}", task=self.task, data=self.data, validation=self.validation,
-            holdout=self.holdout, text=self.text, label=self.label, metric=self.metric, targets=self.targets or TARGETS,
-            runtime=self.runtime, seed=self.seed, length=self.length,
+            holdout=self.holdout, text=self.text, label=self.label, metric=self.metric,
+            targets=self.targets or TARGETS.get(self.task, DROP), runtime=self.runtime, seed=self.seed,
+            length=self.length,
         )  # fmt: skip
 
     @property
@@ -97,11 +100,17 @@ def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
     if scratch.task not in TASKS:
         remedy = f"choose one of {', '.join(TASKS)}"
         raise BadInput("a search from nothing is for a task that is known", repr(scratch.task), "--task", remedy)
+    for name, tasks in WINDOWED.items():
+        if getattr(scratch, name) is not None and scratch.task not in tasks:
+            raise BadInput(f"{name} is of {' and '.join(tasks)}", scratch.task, f"--{name}", "leave it out")
     blueprint: Blueprint
     if scratch.space in SPACES:
         blueprint = known_space(scratch.space)
     elif Path(scratch.space).is_file():
-        blueprint = Declared.from_json(read_json(Path(scratch.space)))
+        try:
+            blueprint = Declared.from_json(read_json(Path(scratch.space)))
+        except BadInput as error:
+            raise error.within(scratch.space) from error
     else:
         raise BadInput(
             "a space is one that is known, or a file", scratch.space, "--space", f"known: {', '.join(SPACES)}"

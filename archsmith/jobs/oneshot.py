@@ -23,6 +23,7 @@ from archsmith.errors import BadInput
 from archsmith.evaluate.controlled import train_controlled
 from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.elastic import Elastic
+from archsmith.evaluate.from_scratch import TIMED_SECONDS, TIMED_STEPS
 from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs.ground import Scratch, grounded
@@ -229,12 +230,18 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
 def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
     shared_of = partial(shared_weights, scratch)
-    took = []
-    for steps in (TRIED, 3 * TRIED):
+
+    def took(steps: int) -> float:
         began = time.perf_counter()
         method(shared_of, replace(recipe, steps=steps), None)
-        took.append(time.perf_counter() - began)
-    return max(1e-4, (took[1] - took[0]) / (2 * TRIED))  # what comes once takes no part in a step
+        return time.perf_counter() - began
+
+    once = min(took(TRIED), took(TRIED))  # what comes once takes no part in a step
+    for steps in TIMED_STEPS:
+        more = took(TRIED + steps) - once
+        if more > TIMED_SECONDS:
+            break
+    return max(1e-4, more / steps)
 
 
 def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) -> Shared:
@@ -266,11 +273,12 @@ def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, prog
         recipe = recipes(run.path, scratch)[0]
         tell = partial(progress.step, "shared weights", total=recipe.steps)
         learnt = method(shared_of, recipe, tell)
-        checkpoint.unlink(missing_ok=True)
-        torch.save(learnt.shared.state_dict(), folder / "weights.pt")
+        torch.save(learnt.shared.learnt(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted
         how = {"strengths ended at": learnt.ended, "elastic": isinstance(learnt.shared, Elastic)}
         return {"steps": fitted.steps, "loss": fitted.loss, **how, "first": first}
 
-    return [Architecture.from_json(each) for each in run.stage("shared", train)["first"]]
+    first = run.stage("shared", train)["first"]
+    checkpoint.unlink(missing_ok=True)
+    return [Architecture.from_json(each) for each in first]

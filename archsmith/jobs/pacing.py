@@ -31,6 +31,7 @@ SHARED = 1.3  # of the searching time the weights' training leaves room for judg
 PACED = 5  # networks that are timed
 LONG = 60.0  # seconds of a winner's training that it is worth to time bf16 for
 EPOCHS, LONGER = 3.0, 10  # of a trial where no minutes are given; the winner has so many times as many
+LEAST = 0.05  # of the minutes trials have, whatever was before them
 QUICK = 10  # times the usual steps that a trial has at most
 SHIFT = 1 / 8  # of a picture's side
 BLANKED, OFTEN = 1 / 4, 30  # of a picture's side that is blanked, where each is seen so many times
@@ -64,6 +65,11 @@ def recipe_of(ground: Ground) -> Recipe:
     # Grey pictures are digits and letters as a rule, which mean something else in a mirror.
     smoothing = 0.05 if "classes" in ground.given else 0.0
     return Recipe(steps=1, batch=batch, smoothing=smoothing, shift=shift, flip=pictures and ground.signal.channels > 1)
+
+
+def passed(ground: Ground, recipe: Recipe) -> int:
+    """Steps of a pass over the data."""
+    return max(1, ground.task.size("train") // recipe.batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +131,7 @@ def pace(
 def by_passes(scratch: Scratch, shared: bool) -> JSON:
     """Three over the data for a trial, and thirty for the winner."""
     ground, _ = grounded(scratch)
-    steps = round(EPOCHS * max(1, ground.task.size("train") // recipe_of(ground).batch))
+    steps = round(EPOCHS * passed(ground, recipe_of(ground)))
     try:
         (one,) = timed(scratch, 1)
     except ArchsmithError:
@@ -162,23 +168,39 @@ def by_clock(
         "autocast": autocast,
         "trial_steps": max(10, round(each)),
         "winner_steps": max(10, round(winning / step)),
+        "seconds": seconds,
         "winner_seconds": winning,
         "pacing": [searching / trials / share, max(base, took.min() / 4), per_mac / most] if own else None,
     }
 
 
-def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture) -> None:
-    """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it."""
+def left(minutes: float | None, spent: float) -> float | None:
+    """Minutes for trials, where so many seconds are gone for what comes before them; always a few.
+
+    >>> left(60.0, 120.0), left(60.0, 3000.0), left(None, 9.0)
+    (37.0, 3.0, None)
+    """
+    return None if minutes is None else max(SEARCHING * minutes - spent / 60, LEAST * minutes)
+
+
+def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spent: float) -> None:
+    """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it, or
+    that are left where more than planned are gone."""
 
     def measure(folder: Path) -> JSON:
         planned = read_json(run.path / "stages" / "pace.json")["result"]
-        if "winner_seconds" not in planned:
-            return {"steps": planned["winner_steps"], "autocast": planned.get("autocast", False)}
         ground, blueprint = grounded(scratch)
         own, plan = maker_of(scratch, winner), ground.plan(blueprint, winner)
+        if "winner_seconds" not in planned:
+            autocast = planned.get("autocast", False) and quicker(lambda bf16: [own.step_seconds(plan, bf16)])[0]
+            return {"steps": planned["winner_steps"], "autocast": autocast}
         autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
+        whole = planned.get("seconds", planned["winner_seconds"] / FINISHING)
+        remains = max(FINISHING * whole, (SEARCHING + FINISHING) * whole - spent)
+        seconds = min(planned["winner_seconds"], remains)
         return {
-            "steps": max(10, round(planned["winner_seconds"] / step)),
+            "seconds": seconds,
+            "steps": max(10, round(seconds / step)),
             "seconds_a_step": step,
             "autocast": autocast,
         }
@@ -206,6 +228,6 @@ def in_full(ground: Ground, steps: int, autocast: bool) -> Recipe:
     each time."""
     recipe = replace(recipe_of(ground), steps=steps, autocast=autocast)
     pictures = len(ground.signal.shape) == 3
-    if not pictures or steps * recipe.batch < OFTEN * ground.task.size("train"):
+    if not pictures or steps < OFTEN * passed(ground, recipe):
         return recipe
     return replace(recipe, cutout=round(BLANKED * min(ground.signal.shape[1:])))

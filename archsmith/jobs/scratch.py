@@ -139,17 +139,30 @@ def over(
 
 def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
     """Check that data and space are those that the run began with. Raises `BadInput` where one has changed."""
+    run.stage("inputs", lambda folder: dict(inputs_of(scratch)))
+    check_inputs(run.path, scratch)
+
+
+def inputs_of(scratch: Scratch) -> dict[str, str]:
+    """What tells a file from another, or a folder by the names and sizes of its files."""
     named = [name for name in (scratch.data, scratch.validation, scratch.holdout, scratch.space) if name]
-    now = {name: stages.digest(Path(name)) for name in named if Path(name).is_file()}
-    began = run.stage("inputs", lambda folder: dict(now))
+    return {name: stages.digest(Path(name)) for name in named if Path(name).exists()}
+
+
+def check_inputs(run: Path, scratch: Scratch) -> None:
+    """Raise `BadInput` where the data or the space of a run have changed."""
+    now, began = inputs_of(scratch), read_json(run / "stages" / "inputs.json")["result"]
     changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
     if changed:
         law = "a run goes on with the data and the space that it began with"
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
 
 
-def hand_over(run: RunDirectory, scratch: Scratch, trials: Sequence[Trial], progress: Progress) -> Result:
+def hand_over(
+    run: RunDirectory, scratch: Scratch, trials: Sequence[Trial], progress: Progress, searched: float
+) -> Result:
     """Train the best of the trials at full length and do with it what `optimize` does with a model that needs no cut.
+    `searched`: seconds that are gone.
 
     Raises `BudgetNotReachable` where it misses a target; all has been written then.
     """
@@ -157,7 +170,7 @@ def hand_over(run: RunDirectory, scratch: Scratch, trials: Sequence[Trial], prog
     chosen = run.stage(CHOSEN, lambda folder: best_of(trials).to_json())
     plan = ground.plan(blueprint, Architecture.from_json(chosen))
     module = ground.module(plan, scratch.seed)
-    settle_length(run, scratch, Architecture.from_json(chosen))
+    settle_length(run, scratch, Architecture.from_json(chosen), searched)
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[1]
@@ -170,11 +183,11 @@ def hand_over(run: RunDirectory, scratch: Scratch, trials: Sequence[Trial], prog
             together(train_winner, given, scratch.processes, tell=step)
         else:
             train_winner(None, step, *given)
-        for left in run.path.glob("winner.*"):
-            left.unlink()
         return {**read_json(folder / "fitted.json"), "architecture": chosen}
 
     run.stage("winner", train)
+    for left in run.path.glob("winner.*"):
+        left.unlink()
     task = TASKS[scratch.task](scratch)  # its holdout is sealed
     state = torch.load(run.folder("winner") / "weights.pt", weights_only=True)
     task.wrap(module).load_state_dict(state)
@@ -263,12 +276,13 @@ def is_chosen(out: Path) -> bool:
     return (out / "stages" / f"{CHOSEN}.json").exists()
 
 
-def picture_of(scratch: Scratch | None, trials: Sequence[Trial]) -> str:
+def picture_of(scratch: Scratch | None, trials: Sequence[Trial], out: Path) -> str:
     """HTML of the network that is handed over; empty where no networks are searched, or none was found."""
     if scratch is None or not any(trial.status == "complete" for trial in trials):
         return ""
     ground, blueprint = grounded(scratch)
-    return drawn(ground.plan(blueprint, best_of(trials)))
+    chosen = Architecture.from_json(read_json(out / "stages" / f"{CHOSEN}.json")["result"]) if is_chosen(out) else None
+    return drawn(ground.plan(blueprint, chosen or best_of(trials)))
 
 
 def best_of(trials: Sequence[Trial]) -> Architecture:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import judging, oneshot, pacing, past, scratch
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
+from archsmith.jobs.case import check, check_perplexity
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import Making
 from archsmith.jobs.target import parse_targets
@@ -146,11 +148,11 @@ class Asked:
         if absent:
             law = f"{absent[0]} needs its package"
             raise BadInput(law, "none", "", f"pip install 'archsmith[{absent[0]}]'")
-        limits = (self.minutes, self.trial_minutes, self.trial_gigabytes)
-        if any(limit is not None and not 0 < limit < math.inf for limit in limits):
-            raise BadInput(
-                "minutes and gigabytes are above 0, and not without end", ", ".join(str(limit) for limit in limits)
-            )
+        for option in ("minutes", "trial_minutes", "trial_gigabytes"):
+            limit = getattr(self, option)
+            if limit is not None and not 0 < limit < math.inf:
+                law = "minutes and gigabytes are above 0, and not without end"
+                raise BadInput(law, str(limit), f"--{option.replace('_', '-')}", "give more, or leave it out")
         if min(self.trials, self.workers or 1) < 1:
             raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
 
@@ -185,6 +187,7 @@ def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Tr
 
 def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
     space, evaluator, objectives, chosen = prepared
+    began, minutes = time.monotonic(), asked.minutes
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as held:  # the first to come does it, the others wait and read
             scratch.remember_inputs(held, asked.scratch)
@@ -200,6 +203,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
                 if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
                     chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
+            minutes = pacing.left(asked.minutes, time.monotonic() - began)
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -220,23 +224,25 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             objectives=objectives,
             executor=_executor(asked),
             on_trial=tell,
-            minutes=asked.minutes * pacing.SEARCHING if asked.minutes and asked.scratch else asked.minutes,
+            minutes=minutes,
             patience=asked.patience,
         )
     front = pareto(whole(trials), objectives)
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
     where = asked.space or (asked.scratch.space if asked.scratch else "")
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
-    write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, trials))
+    write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, trials, out))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
         if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):
             raise BudgetNotReachable(f"{missed}. What was tried is in {out}. Search smaller networks, or allow more.")
         common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
-        raise ArchsmithError(f"no trial ended well; the commonest reason: {common}. What was tried is in {out}.")
+        raise ArchsmithError(
+            f"no trial ended well; the commonest reason: {common.rstrip('.')}. What was tried is in {out}."
+        )
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as opened:
-            scratch.hand_over(opened, asked.scratch, trials, progress)
+            scratch.hand_over(opened, asked.scratch, trials, progress, time.monotonic() - began)
     return front
 
 
@@ -288,6 +294,8 @@ def _prepared(asked: Asked, taught: past.Past) -> Prepared:
         name, options = "evolution", {}
     if asked.scratch is not None:
         judge = judging.check(asked.evaluator, asked.scratch, one_shot)
+        check(asked.scratch.request)
+        check_perplexity(asked.scratch.request)
         space, objectives = grounded(asked.scratch)[1].space, asked.objectives or (judge.objective,)
         timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
         values = (*judge.values, *(["latency_ms"] if timed else []))

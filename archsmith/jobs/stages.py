@@ -92,7 +92,7 @@ def remember_inputs(work: Work) -> None:
         files = {path.name: path for path in parts}
         files |= {name: path for name, path in loaded.files.items() if READ.match(name)}
         named |= {f"{request.model}/{name}": path for name, path in sorted(files.items())}
-    now = {name: digest(path) for name, path in named.items() if path.is_file()}
+    now = {name: digest(path) for name, path in named.items() if path.exists()}
     began = work.stage("inputs", lambda folder: dict(now))
     changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
     if changed:
@@ -101,7 +101,11 @@ def remember_inputs(work: Work) -> None:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """The SHA-256 of a file; of a folder, that of the names and sizes of its files."""
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        told = "\0".join(f"{file.relative_to(path)}\0{file.stat().st_size}" for file in files)
+        return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,7 +10,7 @@ from archsmith.jobs.target import Target
 from archsmith.report.result import Outcome, Result, Variant
 
 COSTS = ("latency", "size", "memory", "parameters", "macs")
-ALIKE = 0.2  # points that precisions of one network differ by without one being better
+ALIKE = 0.2  # points (of a perplexity, percent) that precisions of one network differ by without one being better
 NEAR = 1.03  # a latency this close to its bound is met: two measurements of one file differ by as much
 
 
@@ -91,7 +91,8 @@ def fastest_meeting(case: Case, measured: Sequence[Variant], whole: Variant) -> 
     able = [v for v in able if sum(misses[v.name]) <= least + (NEAR - 1) * (1 + least)]
     if all(target.metric in COSTS for target in case.targets):
         best = max(v.quality or 0.0 for v in able)
-        able = [v for v in able if (v.quality or 0.0) >= best - ALIKE]
+        alike = best * ALIKE / 100 if case.task.metric == "perplexity" else ALIKE  # quality is 100 / perplexity
+        able = [v for v in able if (v.quality or 0.0) >= best - alike]
     return min(able, key=lambda v: (v.latency_ms or math.inf, -(v.quality or 0.0)))
 
 

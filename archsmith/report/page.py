@@ -63,6 +63,8 @@ def render(result: Result, story: Story) -> str:
         accepted=sum(one.accepted for one in story.certificates),
         rejected=[one for one in story.certificates if not one.accepted],
         longest=max([*result.seconds.values(), 1e-9]),
+        # Trials may have gone side by side.
+        together=sum(seconds for stage, seconds in result.seconds.items() if stage != "trials"),
         figures=_json(_figures(result, story)),
         plotly=Markup(get_plotlyjs()),
         css=Markup(_text("page.css")),

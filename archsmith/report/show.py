@@ -115,7 +115,10 @@ def headline(result: Result) -> str:
     if result.found:
         quality = result.holdout.best if result.holdout else best.quality
         on = "the holdout" if result.holdout else "validation"
-        said = (f"{points(quality)} points of {result.metric} on {on}", milliseconds(best.latency_ms), size(best.bytes))
+        reached = f"{points(quality)} points of {result.metric}"
+        if result.metric == "perplexity" and quality:
+            reached = f"perplexity {100 / quality:.3g}"
+        said = (f"{reached} on {on}", milliseconds(best.latency_ms), size(best.bytes))
         found = f"{', '.join(said)}; beside the network {whole(result)} "
     if result.speedup is not None:
         parts.append(f"{result.speedup:.1f}× faster")

@@ -78,7 +78,7 @@ class Choice:
         if not plain:
             raise BadInput("a choice must have at least one value", "none", "", "remove the choice")
         if len({(type(value), value) for value in plain}) < len(plain):
-            raise BadInput("the values of a choice must differ", repr(list(plain)))
+            raise BadInput("the values of a choice must differ", repr(list(plain)), "", "name each once")
         object.__setattr__(self, "values", plain)
         object.__setattr__(self, "when", when)
 

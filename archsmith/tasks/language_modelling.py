@@ -202,13 +202,21 @@ def documents(source: str | Path, text: str | Sequence[str] | None) -> list[str]
         return table.strings(names[0])
     found: list[str] = []
     size = 0
-    for paragraph in re.split(r"\n\s*\n", read_text(path)):
+    for piece in _pieces(read_text(path)):
         if not found or size > PASSAGE:
             found.append("")
             size = 0
-        found[-1] += paragraph + "\n\n"
-        size += len(paragraph)
+        found[-1] += piece
+        size += len(piece)
     return [one for one in found if one.strip()]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Paragraphs, and lines of those that are longer than a passage: not every text has blank lines."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = [paragraph] if len(paragraph) <= PASSAGE else paragraph.split("\n")
+        yield from (line + "\n" for line in lines[:-1])
+        yield lines[-1] + "\n\n"
 
 
 def stream_of(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

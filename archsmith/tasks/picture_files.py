@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, first_line
 from archsmith.tasks.columns import find_label
 from archsmith.tasks.read import Table, read
 
@@ -58,15 +60,34 @@ def _arrays(path: Path) -> Labelled:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise BadInput("an .npz file holds plain arrays", str(error)[:120], str(path)) from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        law, remedy = "an .npz file holds plain arrays", "check the path, or write it again with numpy.savez"
+        raise BadInput(law, first_line(error)[:120], str(path), remedy) from None
     pictures = _first(arrays, PICTURES, str(path), "pictures, (n, height, width[, channels])")
     labels = _first(arrays, LABELS, str(path), "labels, (n,)")
     if pictures.ndim not in (3, 4) or labels.shape != pictures.shape[:1] or not len(labels):
         law = "an .npz file holds n pictures (n, height, width[, channels]) and n labels"
         raise BadInput(law, f"{pictures.shape} and {labels.shape}", str(path), "check the arrays")
     places = [f"{path}, row {row + 1}" for row in range(len(labels))]
-    return Labelled(str(path), list(pictures), [str(each) for each in labels.tolist()], places)
+    names = [str(each).strip() for each in labels.tolist()]
+    for name, place in zip(names, places, strict=True):
+        if name.lower() in ("", "nan", "none"):
+            raise BadInput("every picture has a label", repr(name), place, "fill it in, or take the picture out")
+    return Labelled(str(path), list(_pixels(pictures, str(path))), names, places)
+
+
+def _pixels(pictures: np.ndarray, place: str) -> np.ndarray:
+    """Numbers of 0 to 255; fractions of 1, where none of all is above it, are taken for what they are."""
+    if pictures.dtype == np.uint8:
+        return pictures
+    if pictures.dtype.kind not in "biuf":
+        raise BadInput("pictures are numbers", str(pictures.dtype), place, "write them as uint8")
+    least, most = float(pictures.min()), float(pictures.max())  # NaN where there is one
+    if not 0 <= least <= most <= 255:
+        law = "pixels are from 0 to 255, or from 0 to 1"
+        raise BadInput(law, f"{least:g} to {most:g}", place, "write them before they are scaled or standardised")
+    whole: np.ndarray = np.round(pictures * (255 if most <= 1 else 1)).astype(np.uint8)
+    return whole
 
 
 def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str], place: str, what: str) -> np.ndarray:

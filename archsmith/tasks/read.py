@@ -88,7 +88,7 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(
-            "a data file must be readable", str(error.strerror), str(path), "check its permissions"
+            "a data file must be readable", str(error.strerror), str(path), "check the path and its permissions"
         ) from None
     try:
         return data.decode("utf-8-sig")

@@ -97,7 +97,7 @@ def fit(
         validate: a value to minimise; with it and `checks` > 0 the module ends at its best check, not its last.
         ends: asked after each check, with all so far as (share of the steps, value); where it says so, training ends
             there, in the midst of its schedule. The module is then what the last step left, whatever its best check.
-        checkpoint: a file that is written once a minute's worth of steps and continued from where it exists.
+        checkpoint: a file that is written each twentieth of the steps and continued from where it exists.
         twins: skeletons of the module, each with its own `loss`: they take a share of each batch, in threads.
             Not for modules that draw dropout or have norms over batches.
 
@@ -133,7 +133,7 @@ def fit(
                     best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
             if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
                 state.seconds = time.perf_counter() - began
-                state.save(module, checkpoint, best)
+                state.save(module, checkpoint, best, schedule.steps)
             if progress:
                 progress(state.step)
     finally:
@@ -148,6 +148,12 @@ def fit(
     tail = state.losses[-max(1, len(state.losses) // 10) :]
     loss_of_tail = sum(tail) / max(1, len(tail))
     return Fitted(state.step, loss_of_tail, state.skipped, tuple(state.validated), time.perf_counter() - began)
+
+
+def planned_steps(checkpoint: Path) -> int | None:
+    """Of the training that wrote a checkpoint; None where it is of an earlier version."""
+    planned: int | None = torch.load(checkpoint, weights_only=True, mmap=True).get("of")
+    return planned
 
 
 def _turned(module: nn.Module, passes: Callable[[int], Iterable[Rows]], loss: Callable[[Rows], Tensor]) -> bool:
@@ -199,9 +205,10 @@ class _State:
         self.losses: list[float] = []
         self.validated: list[tuple[int, float]] = []
 
-    def save(self, module: nn.Module, path: Path, best: tuple[float, dict[str, Tensor]] | None) -> None:
+    def save(self, module: nn.Module, path: Path, best: tuple[float, dict[str, Tensor]] | None, of: int) -> None:
         record = {
             "step": self.step,
+            "of": of,
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
             "seconds": self.seconds,

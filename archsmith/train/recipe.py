@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from archsmith.errors import ArchsmithError
 from archsmith.tasks.pictures import reflected
 from archsmith.tasks.task import Task
-from archsmith.train.fit import Ends, Fitted, Schedule, fit
+from archsmith.train.fit import Ends, Fitted, Schedule, fit, planned_steps
 from archsmith.train.parallel import Share, agreed, spread
 
 LOG = logging.getLogger("archsmith")
@@ -94,6 +94,8 @@ def teach(
         ArchsmithError: the loss is not finite many times in a row, or one row does not fit.
     """
     batch, felt = recipe.batch, _Felt(wrapped)
+    if checkpoint is not None and checkpoint.exists():  # of a batch that had been halved
+        batch //= max(1, (planned_steps(checkpoint) or recipe.steps) // recipe.steps)
     order = np.random.default_rng([seed, 1]).permutation(task.size("train"))
     kept = set(order[: max(2, round(recipe.share * len(order)))].tolist()) if recipe.share < 1 else None
     begun = {name: tensor.detach().clone() for name, tensor in wrapped.state_dict().items()}

@@ -128,6 +128,14 @@ def test_an_unknown_space_is_refused() -> None:
         known_space("nb301")
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (7, 7), (9, 14)])
+def test_every_residual_network_takes_pictures_of_any_sides(sides: tuple[int, int]) -> None:
+    blueprint, rng = known_space("residual"), np.random.default_rng(0)
+    for _ in range(20):
+        point = blueprint.space.sample(rng)
+        assert planned(blueprint.static(point, GIVEN), Signal((3, *sides))).gives.shape == (10,)
+
+
 @pytest.mark.parametrize("sides", [(5, 17), (30, 50)])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_sides_that_do_not_halve_evenly_are_taken(sides: tuple[int, int], name: str, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(ground: Ground, wide: 
 
     with pytest.raises(KeyboardInterrupt):
         train_shared(killed, recipe, checkpoint=file, progress=kill)
+    assert len(killed.learnt()) == len(rest.learnt()) < len(killed.state_dict())
     steps: list[int] = []
     train_shared(rest, recipe, checkpoint=file, progress=steps.append)
     assert steps[0] == 101

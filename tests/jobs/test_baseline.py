@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from archsmith.build.plan import Part as Plan
-from archsmith.errors import BadInput
+from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.from_scratch import FromScratch
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch
@@ -81,6 +81,20 @@ def test_a_baseline_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monke
     assert baseline(run, network, learning_rates=rates, out=out).quality == found.quality and len(trained) == 4
     with pytest.raises(BadInput, match="a baseline goes on in the folder of the same one"):
         baseline(run, network, learning_rates=(1e-3,), out=out)
+
+
+def test_a_rate_that_diverges_leaves_the_others(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, plain = ["flatten", {"linear": {"out": "$outputs"}}], FromScratch.annealed
+
+    def annealed(self: FromScratch, plan: Plan, recipe: Recipe, **more: Any) -> tuple[nn.Module, Fitted]:
+        if recipe.learning_rate > 1:
+            raise ArchsmithError("training must stay finite")
+        return plain(self, plan, recipe, **more)
+
+    monkeypatch.setattr(FromScratch, "annealed", annealed)
+    assert baseline(run, network, learning_rates=(1e2, 1e-2)).learning_rate == 1e-2
+    with pytest.raises(ArchsmithError, match="training must stay finite"):
+        baseline(run, network, learning_rates=(1e2,))
 
 
 def killed_at(step: int) -> Callable[[int], None]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from stripes import asked, call
 from torch import nn
@@ -14,7 +15,19 @@ from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError
 from archsmith.evaluate.from_scratch import TIMED_STEPS, FromScratch
 from archsmith.jobs.ground import Scratch, grounded
-from archsmith.jobs.pacing import OFTEN, by_clock, by_passes, in_full, pacing_of, recipe_of, recipes, timed
+from archsmith.jobs.pacing import (
+    OFTEN,
+    by_clock,
+    by_passes,
+    in_full,
+    pace,
+    pacing_of,
+    recipe_of,
+    recipes,
+    settle_length,
+    timed,
+)
+from archsmith.study import RunDirectory
 from archsmith.train.fit import Fitted, Schedule, fit
 
 
@@ -29,7 +42,8 @@ def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
         for name in ("pace", "length", "winner")
     )
     assert pace["winner_seconds"] == pytest.approx(6 * (0.25 if evaluator == "trained" else 0.9))
-    assert length["steps"] == max(10, round(pace["winner_seconds"] / length["seconds_a_step"]))
+    assert 1.5 <= length["seconds"] <= pace["winner_seconds"]
+    assert length["steps"] == max(10, round(length["seconds"] / length["seconds_a_step"]))
     assert winner["steps"] == length["steps"] or winner["steps"] < 0.8 * length["steps"]  # annealed
     assert 0 < winner["seconds"] < 60
 
@@ -56,6 +70,19 @@ def test_where_bf16_is_quicker_all_training_is_in_it(
     assert len(in_full) > 1 and all(schedule.autocast for schedule in in_full)
 
 
+@pytest.mark.parametrize(("spent", "wanted"), [(0.0, 54.0), (30.0, 24.0), (50.0, 15.0)])
+def test_a_winner_has_what_is_left_and_a_quarter_at_least(
+    stripes: Path, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, spent: float, wanted: float
+) -> None:
+    failing(monkeypatch, ())
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        pace(run, scratch, 3, 1.0, share=0.0)
+        winner = grounded(scratch)[1].space.sample(np.random.default_rng(0))
+        settle_length(run, scratch, winner, spent)
+    length = json.loads((tmp_path / "run" / "stages" / "length.json").read_text())["result"]
+    assert length["seconds"] == pytest.approx(wanted) and length["steps"] == round(wanted / 0.01)
+
+
 @pytest.fixture
 def scratch(stripes: Path) -> Scratch:
     return Scratch("image-classification", str(stripes / "data.npz"), str(stripes / "space.json"))
@@ -63,7 +90,7 @@ def scratch(stripes: Path) -> Scratch:
 
 def test_a_square_is_blank_where_each_picture_is_seen_often(scratch: Scratch, tmp_path: Path) -> None:
     ground, _ = grounded(scratch)
-    enough = -(-OFTEN * ground.task.size("train") // recipe_of(ground).batch)
+    enough = OFTEN * (ground.task.size("train") // recipe_of(ground).batch)
     assert [in_full(ground, steps, False).cutout for steps in (enough - 1, enough)] == [0, 2]
     hours = "\n".join(str(hour % 24) for hour in range(400))
     (tmp_path / "load.csv").write_text(f"load\n{hours}\n")

@@ -14,7 +14,9 @@ import pytest
 import torch
 from stripes import SPACE, asked, call
 
+from archsmith.errors import BadInput
 from archsmith.evaluate.untrained import REFERENCES, share_beaten
+from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import grounded
 from archsmith.report.result import read_result
 from archsmith.study import Store
@@ -211,6 +213,11 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--strategy", "ofa:distil=2"), "distil of ofa is a share from 0 to 1; found 2"),
     (("--strategy", "darts:second_order=1"), "second_order of darts is true or false; found 1"),
     (("--strategy", "p-dart"), "there are: random, grid"),
+    (("--runtime", "tensorrt"), "a runtime is one that archsmith knows; found 'tensorrt'"),
+    (("--target", "perplexity<=10"), "perplexity is that of a language model"),
+    (("--target", "memory<=10MB"), "memory is that of a process that serves a file"),
+    (("--history", "24"), "history is of series-forecasting and language-modelling; found image-classification"),
+    (("--minutes", "0"), "found 0.0 at --minutes"),
     (("--data", ""), "found no data. Give --data"),
     (("--space", ""), "found no space. Give --space"),
     (("--objective", "latency_ms"), "there are: loss_points, parameters"),
@@ -305,6 +312,8 @@ def test_other_data_are_not_gone_on_with(stripes: Path, tmp_path: Path) -> None:
     code, said = call(*asked(tmp_path, tmp_path / "run"))
     assert code == 0, said
     (tmp_path / "space.json").write_text(json.dumps({**SPACE, "choices": {**SPACE["choices"], "width": [4]}}))
+    with pytest.raises(BadInput, match="the space that it began with"):
+        baseline(tmp_path / "run", ["mean", {"linear": {"out": "$classes"}}])
     grounded.cache_clear()
     code, said = call("resume", tmp_path / "run")
     assert code == 2 and "the space it began with" in said.replace("that it began with", "it began with"), said

@@ -22,8 +22,9 @@ def variant(name: str = "v", **values: Any) -> Variant:
 WHOLE = variant("pytorch fp32", runtime="pytorch")
 
 
-def case(*targets: str) -> Any:
-    return SimpleNamespace(targets=parse_targets(targets), request=SimpleNamespace(runtime="all"))
+def case(*targets: str, metric: str = "accuracy") -> Any:
+    asked, task = SimpleNamespace(runtime="all"), SimpleNamespace(metric=metric)
+    return SimpleNamespace(targets=parse_targets(targets), request=asked, task=task)
 
 
 MET: list[tuple[str, dict[str, Any], bool]] = [
@@ -114,6 +115,13 @@ def test_of_precisions_that_are_as_good_the_fastest_ships(quality: float, wanted
     assert fastest_meeting(case("macs<=65M"), [quick, slow], WHOLE).name == wanted
 
 
+@pytest.mark.parametrize(("perplexity", "wanted"), [(200.3, "int8"), (330.0, "fp32")])
+def test_of_a_language_model_as_good_is_a_share_of_its_perplexity(perplexity: float, wanted: str) -> None:
+    slow = variant("fp32", quality=100 / 200, latency_ms=3.8)
+    quick = variant("int8", quality=100 / perplexity, latency_ms=0.67, precision="int8")
+    assert fastest_meeting(case("size<=1MB", metric="perplexity"), [quick, slow], WHOLE).name == wanted
+
+
 def test_two_that_miss_a_latency_by_the_same_are_told_apart_by_their_quality() -> None:
     good = variant("bf16", quality=90.0, latency_ms=2.05)
     ruined = variant("int8", quality=55.0, latency_ms=2.0, precision="int8")
@@ -152,9 +160,10 @@ def test_what_ships_is_on_the_runtime_that_was_asked_for() -> None:
     """PyTorch is measured beside it: it is neither a free win nor what ships, however fast."""
     quick = variant("pytorch bf16", runtime="pytorch", latency_ms=1.0)
     slow = variant("onnx fp32", runtime="onnxruntime", latency_ms=4.5)
-    asked = SimpleNamespace(targets=parse_targets(["latency<=5ms"]), request=SimpleNamespace(runtime="onnxruntime"))
-    assert free_win(asked, [WHOLE, quick, slow]) == slow  # type: ignore[arg-type]
-    assert fastest_meeting(asked, [WHOLE, quick, slow], WHOLE) == slow  # type: ignore[arg-type]
+    asked = case("latency<=5ms")
+    asked.request.runtime = "onnxruntime"
+    assert free_win(asked, [WHOLE, quick, slow]) == slow
+    assert fastest_meeting(asked, [WHOLE, quick, slow], WHOLE) == slow
     assert free_win(case("latency<=5ms"), [WHOLE, quick, slow]) == quick
 
 

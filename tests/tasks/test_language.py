@@ -13,6 +13,7 @@ from families import tiny_model
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.tasks import LanguageModelling, Task
+from archsmith.tasks.language_modelling import PASSAGE, documents
 from archsmith.tasks.vocabulary import learnt_alphabet
 
 WORDS = [
@@ -137,6 +138,16 @@ def test_too_little_text_is_refused(tmp_path, tokenizer):
         build(path, tokenizer, validation=other, length=16)
     with pytest.raises(BadInput, match="at least 8 tokens"):
         build(path, tokenizer, length=4)
+
+
+def test_a_text_without_blank_lines_is_cut_at_its_lines(tmp_path, tokenizer):
+    path = tmp_path / "d.txt"
+    lines = [line.replace("\n", " ") for line in passages(900)]
+    path.write_text("\n".join(lines))
+    found = documents(path, None)
+    assert len(found) > 5 and max(map(len, found)) < 2 * PASSAGE
+    assert "".join(found) == "\n".join(lines) + "\n\n"
+    assert build(path, tokenizer, length=16).size("holdout") > 1
 
 
 def test_an_alphabet_is_learnt_from_the_train_part_alone(tmp_path):

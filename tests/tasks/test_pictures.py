@@ -16,6 +16,7 @@ from PIL import Image
 
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.tasks import ImageClassification
+from archsmith.tasks.picture_files import read_pictures
 from archsmith.tasks.pictures import Pictures, Preparation
 
 PREPARED = Preparation(8, 8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -147,6 +148,15 @@ BAD = {
         "n labels",
     ),
     "objects in an archive": (lambda folder: archive(folder, images=np.array([{}]), labels=[0]), "plain arrays"),
+    "an empty archive": (lambda folder: raw(folder, b""), "plain arrays"),
+    "half an archive": (lambda folder: raw(folder, half(folder)), "plain arrays"),
+    "one array by the name of an archive": (lambda folder: one_array(folder), "plain arrays"),
+    "pictures that are scaled": (lambda folder: archive(folder, images=scaled(-1.0), labels=CLASSES), "-1 to 1"),
+    "pictures with a hole": (lambda folder: archive(folder, images=scaled(np.nan), labels=CLASSES), "nan"),
+    "a label that is none": (
+        lambda folder: archive(folder, images=some_pictures()[0], labels=np.where(CLASSES, np.nan, 1.0)),
+        "row 2",
+    ),
     "a table without pictures": (lambda folder: lines(folder, {"a": "x", "label": 0}), "bytes"),
     "one class": (lambda folder: write("npz", folder, some_pictures()[0], np.zeros(60, int)), "two classes"),
 }
@@ -158,6 +168,31 @@ def broken(folder: Path) -> Path:
     return path
 
 
+CLASSES = np.arange(60) % 2
+
+
+def raw(folder: Path, content: bytes) -> Path:
+    (folder / "d.npz").write_bytes(content)
+    return folder / "d.npz"
+
+
+def half(folder: Path) -> bytes:
+    whole = write("npz", folder, *some_pictures()).read_bytes()
+    return whole[: len(whole) // 2]
+
+
+def one_array(folder: Path) -> Path:
+    with (folder / "d.npz").open("wb") as file:
+        np.save(file, some_pictures()[0])
+    return folder / "d.npz"
+
+
+def scaled(least: float) -> np.ndarray:
+    pictures = some_pictures()[0] / 255
+    pictures.flat[:2] = least, 1.0
+    return pictures
+
+
 def archive(folder: Path, **arrays: Any) -> Path:
     np.savez(folder / "d.npz", **arrays)
     return folder / "d.npz"
@@ -166,6 +201,14 @@ def archive(folder: Path, **arrays: Any) -> Path:
 def lines(folder: Path, row: dict[str, Any]) -> Path:
     (folder / "d.jsonl").write_text("\n".join(json.dumps(row) for _ in range(9)))
     return folder / "d.jsonl"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, bool])
+def test_fractions_of_one_are_pixels_of_a_whole_archive(kind, tmp_path):
+    steps = 3 if kind is np.float32 else 2  # the first also has halves
+    pixels = (np.random.default_rng(0).integers(0, steps, (60, 4, 4, 3)) / (steps - 1)).astype(kind)
+    values = {int(value) for value in np.unique(read_pictures(archive(tmp_path, images=pixels, labels=CLASSES)).data)}
+    assert values == ({0, 128, 255} if kind is np.float32 else {0, 255})
 
 
 @pytest.mark.parametrize("case", BAD)

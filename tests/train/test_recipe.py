@@ -136,6 +136,31 @@ def test_a_batch_that_does_not_fit_is_halved(halves: ImageClassification, monkey
         trained(halves, PLAIN)
 
 
+def test_a_killed_training_of_halved_batches_goes_on_with_them(
+    halves: ImageClassification, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken, file = halves.inputs, tmp_path / "checkpoint"
+
+    def little(part: Any, rows: Any) -> dict[str, Tensor]:
+        if len(rows) > 8:
+            raise torch.OutOfMemoryError("too much")
+        return taken(part, rows)
+
+    def kill(step: int) -> None:
+        if step == 110:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(halves, "inputs", little)
+    straight, _ = trained(halves, PLAIN)
+    killed, rest = Taking(small()), Taking(small())
+    with pytest.raises(KeyboardInterrupt):
+        teach(halves.wrap(killed), halves, PLAIN, 0, checkpoint=file, progress=kill)
+    steps: list[int] = []
+    fitted = teach(halves.wrap(rest), halves, PLAIN, 0, checkpoint=file, progress=steps.append)
+    assert (steps[0], steps[-1], fitted.steps) == (101, 120, 120)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), rest.parameters(), strict=True))
+
+
 def test_an_unknown_optimiser_is_refused(halves: ImageClassification) -> None:
     with pytest.raises(BadInput, match="There are: adamw, sgd"):
         trained(halves, replace(PLAIN, optimiser="adam"))
