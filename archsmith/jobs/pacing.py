@@ -35,6 +35,7 @@ LEAST = 0.05  # of the minutes trials have, whatever was before them
 QUICK = 10  # times the usual steps that a trial has at most
 SHIFT = 1 / 8  # of a picture's side
 BLANKED, OFTEN = 1 / 4, 30  # of a picture's side that is blanked, where each is seen so many times
+MIXED, MORE_OFTEN = 0.3, 100  # alpha of mixup, the same
 
 
 @dataclass(frozen=True)
@@ -225,9 +226,10 @@ def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
 
 def in_full(ground: Ground, steps: int, autocast: bool) -> Recipe:
     """How a network is trained for all the steps that it has: where each picture is seen often, a square of it is blank
-    each time."""
+    each time, and where it is seen more often yet, it is mixed with another."""
     recipe = replace(recipe_of(ground), steps=steps, autocast=autocast)
-    pictures = len(ground.signal.shape) == 3
-    if not pictures or steps < OFTEN * passed(ground, recipe):
+    if len(ground.signal.shape) != 3:
         return recipe
-    return replace(recipe, cutout=round(BLANKED * min(ground.signal.shape[1:])))
+    often, more = (steps >= times * passed(ground, recipe) for times in (OFTEN, MORE_OFTEN))
+    blank = round(BLANKED * min(ground.signal.shape[1:]))
+    return replace(recipe, cutout=blank if often else 0, mixup=MIXED if more else 0.0)

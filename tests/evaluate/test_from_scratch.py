@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from archsmith.build import Declared, known_space, network
 from archsmith.build.layers import Bag
@@ -194,3 +196,24 @@ def test_bf16_that_a_network_does_not_bear_is_not_taken(monkeypatch: pytest.Monk
         return [2.0]
 
     assert quicker(seconds) == (False, [2.0])
+
+
+def test_how_sure_a_network_is_of_itself_says_nothing_of_its_risk(stripes: ImageClassification) -> None:
+    ground = Ground.of(stripes)
+    blueprint = Declared({}, [{"conv": {"out": 4}}, "relu", "mean", {"linear": {"out": "$classes"}}])
+    maker = FromScratch(ground, blueprint, RECIPE)
+    wrapped, _ = maker.trained(ground.plan(blueprint, {}), replace(RECIPE, steps=6))
+
+    class Louder(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.inner, self.by = wrapped, by
+
+        def forward(self, **inputs: Tensor) -> Tensor:
+            return self.inner(**inputs) * self.by
+
+    risk = validation_risk(wrapped, stripes)
+    assert 0.2 < risk < 0.6931, "some rows are meant to be wrong"
+    assert validation_risk(Louder(8.0), stripes) == pytest.approx(risk, abs=1e-3)
+    assert validation_risk(Louder(-8.0), stripes) > risk + 0.01
+    assert math.isnan(validation_risk(Louder(math.nan), stripes))

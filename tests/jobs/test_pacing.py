@@ -16,6 +16,7 @@ from archsmith.errors import ArchsmithError
 from archsmith.evaluate.from_scratch import TIMED_STEPS, FromScratch
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.pacing import (
+    MORE_OFTEN,
     OFTEN,
     by_clock,
     by_passes,
@@ -90,12 +91,15 @@ def scratch(stripes: Path) -> Scratch:
 
 def test_a_square_is_blank_where_each_picture_is_seen_often(scratch: Scratch, tmp_path: Path) -> None:
     ground, _ = grounded(scratch)
-    enough = OFTEN * (ground.task.size("train") // recipe_of(ground).batch)
-    assert [in_full(ground, steps, False).cutout for steps in (enough - 1, enough)] == [0, 2]
+    a_pass = ground.task.size("train") // recipe_of(ground).batch
+    often, more = OFTEN * a_pass, MORE_OFTEN * a_pass
+    told = [in_full(ground, steps, False) for steps in (often - 1, often, more - 1, more)]
+    assert [(recipe.cutout, recipe.mixup) for recipe in told] == [(0, 0.0), (2, 0.0), (2, 0.0), (2, 0.3)]
     hours = "\n".join(str(hour % 24) for hour in range(400))
     (tmp_path / "load.csv").write_text(f"load\n{hours}\n")
     series = Scratch("series-forecasting", str(tmp_path / "load.csv"), "series", history=24, horizon=4)
-    assert in_full(grounded(series)[0], 10**6, False).cutout == 0
+    recipe = in_full(grounded(series)[0], 10**6, False)
+    assert (recipe.cutout, recipe.mixup) == (0, 0.0)
 
 
 def test_a_plan_of_an_earlier_version_is_gone_on_with(scratch: Scratch, tmp_path: Path) -> None:
