@@ -71,7 +71,7 @@ def _arrays(path: Path) -> Labelled:
     places = [f"{path}, row {row + 1}" for row in range(len(labels))]
     names = [str(each).strip() for each in labels.tolist()]
     for name, place in zip(names, places, strict=True):
-        if name.lower() in ("", "nan", "none"):
+        if not name or (name == "nan" and labels.dtype.kind == "f"):
             raise BadInput("every picture has a label", repr(name), place, "fill it in, or take the picture out")
     return Labelled(str(path), list(_pixels(pictures, str(path))), names, places)
 
