@@ -151,11 +151,8 @@ def inputs_of(scratch: Scratch) -> dict[str, str]:
 
 def check_inputs(run: Path, scratch: Scratch) -> None:
     """Raise `BadInput` where the data or the space of a run have changed."""
-    now, began = inputs_of(scratch), read_json(run / "stages" / "inputs.json")["result"]
-    changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
-    if changed:
-        law = "a run goes on with the data and the space that it began with"
-        raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
+    began = read_json(run / "stages" / "inputs.json")["result"]
+    stages.refuse_others(inputs_of(scratch), began, "data and the space")
 
 
 def hand_over(

@@ -93,10 +93,14 @@ def remember_inputs(work: Work) -> None:
         files |= {name: path for name, path in loaded.files.items() if READ.match(name)}
         named |= {f"{request.model}/{name}": path for name, path in sorted(files.items())}
     now = {name: digest(path) for name, path in named.items() if path.exists()}
-    began = work.stage("inputs", lambda folder: dict(now))
+    refuse_others(now, work.stage("inputs", lambda folder: dict(now)), "data and weights")
+
+
+def refuse_others(now: Mapping[str, str], began: Mapping[str, str], what: str) -> None:
+    """Raise `BadInput` where what a run began with has other content now; both have a digest for each name."""
     changed = [name for name, sha256 in began.items() if now.get(name) != sha256]
     if changed:
-        law = "a run goes on with the data and weights that it began with"
+        law = f"a run goes on with the {what} that it began with"
         raise BadInput(law, "other content", changed[0], "put the file back, or begin a new run")
 
 
