@@ -1,4 +1,4 @@
-"""`archsmith report RUN`: write a run's page again from its two files."""
+"""`archsmith report RUN`: write a run's page again from its files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from archsmith.report.story import read_story
 
 
 def report(run: str | Path) -> Path:
-    """Write `run/report.html`, and `run/ladder.svg` for a README, from `result.json` and `story.json`; give the page.
+    """Write `run/report.html`, and `run/ladder.svg` for a README, from `result.json`, `story.json` and, after a search,
+    `search.json`; give the page.
 
-    Raises `BadInput` where one of the two is missing or broken, or the folder cannot be written.
+    Raises `BadInput` where one of the first two is missing, one is broken, or the folder cannot be written.
     """
     result, story, folder = read_result(run), read_story(run), Path(run)
     write_picture(result, story.title, folder)

@@ -68,12 +68,36 @@ function latency() {
     { showlegend: true, legend, margin: { l: 56, r: 18, t: 40, b: 50 } }));
 }
 
+// Of a search: each trial and the best so far, and with several objectives the first two against each other.
+function tried() {
+  const { objective, best, number, value, reached, pair, all, front, named } = figures.search;
+  const called = (numbers) => numbers.map((one) => `trial ${one}`);
+  const hovertemplate = "%{text}<br>%{x:.5g}, %{y:.5g}<extra></extra>";
+  const dots = { type: "scatter", mode: "markers", name: "trials", text: called(number), hovertemplate, marker: { size: 7, color: colour("--soft") } };
+  const chosen = { type: "scatter", mode: "markers", name: "best", text: called([best]), hovertemplate, marker: { size: 13, color: colour("--other"), line: { width: 2, color: colour("--paper") } } };
+  const line = { type: "scatter", line: { color: colour("--accent"), width: 2 }, hovertemplate };
+  const look = { showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, margin: { l: 56, r: 18, t: 40, b: 50 } };
+  const at = number.indexOf(best);
+  draw("plot-tried", [
+    { ...dots, x: number, y: value },
+    { ...line, mode: "lines", name: "best so far", x: number, y: reached, line: { ...line.line, shape: "hv" }, text: called(number) },
+    { ...chosen, x: [best], y: [value[at]] },
+  ], layout(axis("trial", []), axis(objective, value), look));
+  if (pair.length) draw("plot-tried-front", [
+    { ...dots, x: all[0], y: all[1] },
+    { ...line, mode: "lines+markers", name: "front", x: front[0], y: front[1], text: called(named) },
+    { ...chosen, x: [all[0][at]], y: [all[1][at]] },
+  ], layout(axis(pair[0], all[0]), axis(pair[1], all[1]), look));
+}
+
 function draw(id, traces, layout) {
   const place = document.getElementById(id);
   if (place) Plotly.react(place, traces, layout, { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
 function drawAll() {
+  if (figures.search && figures.search.number.length) tried();
+  if (!figures.front) return;
   quality("plot-front", "latency_ms", "latency, ms", true);
   quality("plot-macs", "macs", "MACs", false);
   quality("plot-parameters", "parameters", "parameters", false);

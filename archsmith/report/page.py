@@ -1,4 +1,4 @@
-"""A run's files -> `report.html`: one page that needs no network and nothing beside it."""
+"""A run's files -> `report.html`, and of a search `search.html`: pages that need no network and nothing beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from archsmith.report import show
 from archsmith.report.plain import write_text
 from archsmith.report.result import Holdout, Result, Value, Variant
-from archsmith.report.story import LatencyPoint, Story, Width
+from archsmith.report.story import LatencyPoint, Searched, Story, Width, read_searched
 
 KINDS = {"ffn": "feed-forward", "kv_groups": "KV groups", "residual": "residual width"}
 
@@ -43,16 +43,25 @@ class Layer:
 
 
 def write_page(result: Result, story: Story, run: Path) -> Path:
-    """Write `run/report.html`, whole or not at all. Raises `BadInput` where the disk refuses."""
-    return write_text(run / "report.html", render(result, story))
+    """Write `run/report.html`, whole or not at all; it shows `run/search.json`, too, where there is one. Raises
+    `BadInput` where that is broken or the disk refuses."""
+    return write_text(run / "report.html", render(result, story, read_searched(run)))
 
 
-def render(result: Result, story: Story) -> str:
+def write_search_page(searched: Searched, run: Path) -> Path:
+    """Write `run/search.html`, whole or not at all. Raises `BadInput` where the disk refuses."""
+    figures = _json({"search": _search_figures(searched)})
+    page: str = _environment().get_template("search.html.jinja").render(searched=searched, figures=figures, **_shared())
+    return write_text(run / "search.html", page)
+
+
+def render(result: Result, story: Story, searched: Searched | None = None) -> str:
     """The page as text. Everything that comes from the user's model or data is escaped."""
     layers = draw_layers(story.widths)
     page: str = _template(result).render(
         result=result,
         story=story,
+        searched=searched,
         headline=show.headline(result),
         tiles=_tiles(result),
         parts=" and ".join(dict.fromkeys(rung.measured_on for rung in result.ladder)),
@@ -65,12 +74,14 @@ def render(result: Result, story: Story) -> str:
         longest=max([*result.seconds.values(), 1e-9]),
         # Trials may have gone side by side.
         together=sum(seconds for stage, seconds in result.seconds.items() if stage != "trials"),
-        figures=_json(_figures(result, story)),
-        plotly=Markup(get_plotlyjs()),
-        css=Markup(_text("page.css")),
-        script=Markup(_text("page.js")),
+        figures=_json(_figures(result, story) | ({"search": _search_figures(searched)} if searched else {})),
+        **_shared(),
     )
     return page
+
+
+def _shared() -> dict[str, Markup]:
+    return {"plotly": Markup(get_plotlyjs()), "css": Markup(_text("page.css")), "script": Markup(_text("page.js"))}
 
 
 def draw_layers(widths: Sequence[Width]) -> tuple[Layer, ...]:
@@ -170,6 +181,30 @@ def _figures(result: Result, story: Story) -> dict[str, Any]:
     }
 
 
+def _search_figures(searched: Searched) -> dict[str, Any]:
+    """Of each trial its objective, and the best so far, that only trials in full count for; with several objectives the
+    first two, of all and of the front."""
+    reached, best = list[float | None](), None
+    for trial in searched.trials:
+        value = trial.values[searched.objective]
+        best = value if trial.whole and (best is None or value < best) else best
+        reached.append(best)
+    pair = searched.objectives[:2] if len(searched.objectives) > 1 else ()
+    front = [trial for trial in searched.trials if trial.number in searched.front]
+    front.sort(key=lambda trial: [trial.values[name] for name in pair])
+    return {
+        "objective": escape(searched.objective),
+        "best": searched.best,
+        "number": [trial.number for trial in searched.trials],
+        "value": [trial.values[searched.objective] for trial in searched.trials],
+        "reached": reached,
+        "pair": [escape(name) for name in pair],
+        "all": [[trial.values[name] for trial in searched.trials] for name in pair],
+        "front": [[trial.values[name] for trial in front] for name in pair],
+        "named": [trial.number for trial in front],
+    }
+
+
 def _point(variant: Variant) -> dict[str, Any]:
     facts = [
         f"<b>{escape(variant.name)}</b>",
@@ -188,10 +223,20 @@ def _describe(architecture: Mapping[str, Value]) -> list[str]:
     return lines if len(lines) <= 18 else [*lines[:17], f"… and {len(lines) - 17} more"]
 
 
-def _template(result: Result) -> Any:
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("archsmith.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters |= {
+        "there": lambda value: show.NONE if value is None else value,
+        "percent": show.percent,
+        "short": lambda value: f"{value:.5g}",
+    }
+    return environment
+
+
+def _template(result: Result) -> Any:
+    environment = _environment()
     slowest = max([rung.latency_ms or 0.0 for rung in result.ladder] + [1e-9])
     environment.filters |= {
         "points": show.points,

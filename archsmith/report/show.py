@@ -44,6 +44,15 @@ def milliseconds(value: float | None, interval: tuple[float, float] | None = Non
     return f"{_ms(value)} ms{between}"
 
 
+def percent(share: float) -> str:
+    """A share.
+
+    >>> percent(0.123)
+    '12 %'
+    """
+    return f"{share:.0%}".replace("%", " %")
+
+
 def points(value: float | None, signed: bool = False) -> str:
     """Quality in points; a difference carries its sign.
 

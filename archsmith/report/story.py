@@ -1,4 +1,5 @@
-"""What the page tells beside the result: `story.json`, plain data that a job gathers from its stages."""
+"""What the page tells beside the result, as plain data: `story.json`, which a job gathers from its stages, and
+`search.json`, how a search went."""
 
 from __future__ import annotations
 
@@ -73,6 +74,60 @@ class Story:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A trial that ended well: its value of each objective, and whether it was tried in full."""
+
+    number: int
+    values: Mapping[str, float]
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A choice of the best and of the runner-up; None: not there."""
+
+    choice: str
+    best: str | None
+    other: str | None
+
+
+@dataclass(frozen=True)
+class Life:
+    """A value of a choice: its share of the trials in each third of the search; mean and best of its trials, None where
+    it has none."""
+
+    value: str
+    shares: tuple[float, ...]
+    mean: float | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How a search went. Values are minimised.
+
+    `objective`: by which the best is the best; `counts`: of trials by how they ended; `front`: numbers of the trials
+    that no other beats; `best` and `other`: those of the best and of the runner-up; `why`: one over the other, in
+    words; `importances`: choice -> its share of what makes the objective vary; `lives`: choice -> its values;
+    `drawing`: the best network as HTML.
+    """
+
+    title: str
+    objective: str
+    objectives: tuple[str, ...]
+    counts: Mapping[str, int]
+    trials: tuple[Tried, ...] = ()
+    front: tuple[int, ...] = ()
+    best: int | None = None
+    other: int | None = None
+    why: str = ""
+    differences: tuple[Difference, ...] = ()
+    importances: Mapping[str, float] = field(default_factory=dict)
+    lives: Mapping[str, tuple[Life, ...]] = field(default_factory=dict)
+    drawing: str = ""
+
+
 def write_story(story: Story, run: Path) -> Path:
     """Write `run/story.json`, whole or not at all."""
     return write_json(run / "story.json", story)
@@ -81,3 +136,9 @@ def write_story(story: Story, run: Path) -> Path:
 def read_story(run: str | Path) -> Story:
     """Read a run's `story.json`. Raises `BadInput` where it is missing or broken."""
     return read_json(Path(run) / "story.json", Story)
+
+
+def read_searched(run: str | Path) -> Searched | None:
+    """Read a run's `search.json`; None where nothing was searched. Raises `BadInput` where it is broken."""
+    path = Path(run) / "search.json"
+    return read_json(path, Searched) if path.exists() else None

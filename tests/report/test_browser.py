@@ -14,7 +14,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from archsmith.report.page import write_page
 from archsmith.report.result import Result
+from archsmith.report.searched import write_searched
 from archsmith.report.story import Story
+from tests.report.test_searched import SPACE, trials
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -130,3 +132,18 @@ def test_names_of_the_user_are_shown_and_never_run(browser: webdriver.Chrome, ba
     browser.get(write_page(named, Story(title=hostile), tmp_path).as_uri())
     assert browser.title.startswith(hostile)
     assert browser.find_element(By.TAG_NAME, "h1").text == hostile
+
+
+@pytest.mark.parametrize("objectives", [["loss"], ["loss", "ms"]])
+def test_a_search_is_drawn_in_its_own_page_and_in_the_report(
+    browser: webdriver.Chrome, bare: Result, tmp_path: Path, objectives: list[str]
+) -> None:
+    look(browser, 400, "dark")
+    pages = [write_searched(trials(40), SPACE, objectives, tmp_path, "a"), write_page(bare, Story(), tmp_path)]
+    for page in pages:
+        browser.get(page.as_uri())
+        for plot in ("plot-tried", *(["plot-tried-front"] if len(objectives) > 1 else [])):
+            dots = browser.find_elements(By.CSS_SELECTOR, f"#{plot} .scatterlayer path.point")
+            assert len(dots) >= 41, plot  # all trials, and the best
+        WebDriverWait(browser, 20).until(lambda chrome: fits(chrome, 400))
+        assert browser.get_log("browser") == []

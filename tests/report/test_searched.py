@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 
 from archsmith.build import Signal, known_space, planned
 from archsmith.report.drawn import drawn
-from archsmith.report.searched import choice_of_best, importances, values_by_period, write_searched
+from archsmith.report.importance import importances, lives
+from archsmith.report.page import _search_figures, write_page
+from archsmith.report.result import Result
+from archsmith.report.searched import told, write_searched
+from archsmith.report.story import Story, read_searched
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.trial import Proposal, Trial
 
@@ -38,28 +43,38 @@ def test_what_decides_is_most_important() -> None:
     assert importances(trials(5), SPACE, "loss") == {}
 
 
-def test_values_that_are_no_longer_tried_are_grey() -> None:
-    page = values_by_period(trials(60), SPACE, ["kind"], "loss")
-    row = next(row for row in page.split("<tr") if "<td>c</td>" in row)
-    assert "class='soft'" in row and row.count("<td>0 %</td>") == 2
-    assert "class='soft'" not in next(row for row in page.split("<tr") if "<td>b</td>" in row)
+def test_values_that_are_no_longer_tried_have_no_share_at_the_end() -> None:
+    rows = {life.value: life for life in lives(trials(60), SPACE, ["kind"], "loss")["kind"]}
+    assert rows["c"].shares[0] > 0 and rows["c"].shares[1:] == (0.0, 0.0) and (rows["c"].best or 0) >= 5.0
+    assert min(rows["b"].shares) > 0
 
 
-def test_the_best_stands_beside_the_runner_up() -> None:
+def test_the_best_stands_beside_the_runner_up(tmp_path: Path) -> None:
     one, other = (Architecture({"kind": "<a>", "idle": idle, "only": 4}) for idle in (1, 2))
     done = [Trial(3, Proposal(other), "complete", {"loss": 1.5}), Trial(7, Proposal(one), "complete", {"loss": 1.25})]
-    said = choice_of_best(done, done[1:], "loss")
-    assert "Trial 7 is the best of 2 by loss: 1.25" in said and "trial 3, has 1.5, which is 0.25 more" in said
-    assert said.count("class=other") == 1 and "<td>1</td><td class=other>2</td>" in said
-    assert "&lt;a&gt;" in said and "<a>" not in said
+    said = told(done, SPACE, ["loss"], "")
+    assert "Trial 7 is the best of 2 by loss: 1.25" in said.why and "trial 3, has 1.5, which is 0.25 more" in said.why
+    assert [(d.choice, d.best, d.other) for d in said.differences if d.best != d.other] == [("idle", "1", "2")]
+    page = write_searched(done, SPACE, ["loss"], tmp_path, "").read_text(encoding="utf-8")
+    assert page.count('class="other"') == 1 and "&lt;a&gt;" in page and "<a>" not in page.replace(get_plotlyjs(), "")
+
+
+def test_the_report_of_a_run_shows_its_search_with_one_chart_library(tmp_path: Path, bare: Result) -> None:
+    before = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
+    write_searched(trials(40), SPACE, ["loss"], tmp_path, "random on cells", "<b>drawn</b>")
+    page = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
+    shown = ("random on cells", "plot-tried", "Why this one", "<b>drawn</b>", "Which choices matter", "live and die")
+    assert all(each in page for each in shown) and not any(f">{each}" in before for each in shown)
+    assert len(page) - len(before) < 30_000
 
 
 @pytest.mark.parametrize("objectives", [["loss"], ["loss", "ms"]])
 def test_the_page_is_whole_and_needs_no_network(tmp_path: Path, objectives: list[str]) -> None:
     failed = Trial(40, Proposal(SPACE.sample(np.random.default_rng(1))), "failed", error="no")
     page = write_searched([*trials(40), failed], SPACE, objectives, tmp_path, "a & b").read_text(encoding="utf-8")
-    assert "<title>a &amp; b</title>" in page and "40 complete, 1 failed" in page
-    assert "Which choices matter" in page and not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert "<title>a &amp; b · archsmith</title>" in page and "40 complete, 1 failed" in page
+    assert ("plot-tried-front" in page.partition("</main>")[0]) == (len(objectives) == 2)
+    assert "Which choices matter" in page and not re.search(r"<(script|link|img)[^>]+(src|href)=(?!\"data:)", page)
     empty = write_searched([failed], SPACE, objectives, tmp_path, "none").read_text(encoding="utf-8")
     assert "1 failed" in empty and "Why this one" not in empty
 
@@ -72,8 +87,10 @@ def test_cheap_trials_are_shown_but_none_of_them_is_the_best(tmp_path: Path) -> 
     full = [
         Trial(t.number, Proposal(t.proposal.architecture, {"epochs": 9.0}), "complete", t.values) for t in trials(9)
     ]
-    page = write_searched([*full, *cheap], SPACE, ["loss"], tmp_path, "rungs").read_text(encoding="utf-8")
-    assert "is the best of 9 by loss" in page
+    write_searched([*full, *cheap], SPACE, ["loss"], tmp_path, "rungs")
+    said = read_searched(tmp_path)
+    assert said is not None and len(said.trials) == 12 and "is the best of 9 by loss" in said.why
+    assert _search_figures(said)["reached"][-1] == min(trial.values["loss"] for trial in full)
 
 
 def test_a_network_is_drawn_with_what_repeats_drawn_once() -> None:
