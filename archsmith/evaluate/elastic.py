@@ -20,13 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archsmith.build import pieces
+from archsmith.build import Blueprint, pieces
 from archsmith.build.network import new, run
 from archsmith.build.pieces import arguments, made, width
 from archsmith.build.plan import Part as Plan
 from archsmith.build.plan import Piece
 from archsmith.build.segments import Segments, segments
 from archsmith.compress.norms import BatchNorm
+from archsmith.evaluate.from_scratch import Ground
+from archsmith.evaluate.sizes import ends, ranked
 from archsmith.evaluate.weight_shared import Shared
 from archsmith.space import JSON
 
@@ -277,27 +279,38 @@ def _corner(small: Sequence[int], whole: Sequence[int]) -> np.ndarray:
 
 
 class Elastic(Shared):
-    """Shared weights of which smaller networks read slices."""
+    """Shared weights of which smaller networks read slices. `order`: the values of each choice, the largest first."""
 
-    def cover(self, plans: Sequence[Plan]) -> None:
-        """Make the modules of these networks, each as large as any of them has it."""
+    def __init__(self, ground: Ground, blueprint: Blueprint, seed: int = 0) -> None:
         self.families: dict[str, Family | None] = {}
+        self.places: dict[tuple[Piece, Segments], None] = {}
         self.views: dict[tuple[Piece, Segments], View] = {}
-        every = list(dict.fromkeys((piece, gets[piece.path]) for plan in plans for gets in [segments(plan)]
-                                   for piece in pieces(plan)))  # fmt: skip
-        for piece, gets in every:
-            if found := extent_of(piece, gets):
-                key, extent = json.dumps(found[0]), found[1]
-                former = self.families.get(key) or Family(piece, extent, ())
-                self.families[key] = former.joined(extent)
+        super().__init__(ground, blueprint, seed)
+        self.order = ranked(ground, blueprint)
+        self.cover(ends(ground, blueprint, self.order))
         for key, family in self.families.items():
             try:
                 assert family is not None
                 self.kept(key, family.whole)
             except ValueError:
                 self.families[key] = None
-        for piece, gets in every:
+        for piece, gets in self.places:
             self.module_at(piece, gets)
+
+    def cover(self, plans: Sequence[Plan]) -> bool:
+        """Note how large these networks have each module, before any is made; whether any of that is new."""
+        before, known = dict(self.families), len(self.bank)
+        every = dict.fromkeys((piece, gets[piece.path]) for plan in plans for gets in [segments(plan)]
+                              for piece in pieces(plan))  # fmt: skip
+        for piece, gets in every:
+            if found := extent_of(piece, gets):
+                key, extent = json.dumps(found[0]), found[1]
+                former = self.families.get(key) or Family(piece, extent, ())
+                self.families[key] = former.joined(extent)
+            else:
+                self.module_of(piece)
+        self.places |= every
+        return self.families != before or len(self.bank) > known
 
     def modules_of(self, plan: Plan) -> Callable[[Piece], nn.Module]:
         """The module of each place of a plan."""

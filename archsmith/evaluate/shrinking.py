@@ -5,7 +5,7 @@ The largest network learns alone; then choices open, one kind after another: ker
 step then follows the sandwich rule (Yu et al. 2020, "BigNAS"): the largest network learns from labels, the smallest of
 what is open and some random ones learn from it as well ("in-place distillation").
 
-What is large is told by multiply-accumulates; of what kind a choice is, by what the space uses it for.
+What is large is told by multiply-accumulates (`sizes.py`); of what kind a choice is, by what the space uses it for.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsmith.build import Blueprint
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import BadInput
 from archsmith.evaluate.elastic import Elastic
-from archsmith.evaluate.from_scratch import DRAWN, Ground
-from archsmith.evaluate.paper import paper_costs
-from archsmith.space import Architecture, Space, Value
+from archsmith.evaluate.from_scratch import DRAWN
+from archsmith.evaluate.sizes import Values, nearest
 from archsmith.train import Fitted, fit
 from archsmith.train.recipe import Recipe, filled, losing
 
 ALONE = 0.3  # of the steps, the largest network learns alone (180 of 605 epochs)
 EARLIER = 1 / 6  # of a kind's steps, before the last of its values is open (25 of 150 epochs)
 DEPTH, WIDTHS = frozenset({"repeat"}), frozenset({"out", "heads", "head", "hidden"})
-Values = Mapping[str, tuple[Value, ...]]  # choice -> what it may be, the largest first
 
 
 @dataclass(frozen=True)
@@ -40,45 +37,6 @@ class Phase:
 
     start: float
     open: Values
-
-
-def ranked(ground: Ground, blueprint: Blueprint) -> dict[str, tuple[Value, ...]]:
-    """The values of each choice from the one whose network takes most multiply-accumulates to the one that takes least,
-    all else at its largest; of equal ones the later is the larger where they are numbers. Those that cannot run at the
-    largest come last."""
-    space = blueprint.space
-    values = {name: choice.values[-1 if choice.ordinal else 0] for name, choice in space.choices.items()}
-    order: dict[str, tuple[Value, ...]] = {}
-    for _ in range(2):  # what is large may hang on what is decided later
-        for name in space.order:
-            choice, around = space.choices[name], _active(space, values, name)
-            listed = choice.values[::-1] if choice.ordinal else choice.values
-            cost = [_macs(ground, blueprint, {**around, name: value}) for value in listed]
-            order[name] = tuple(listed[i] for i in sorted(range(len(listed)), key=lambda i: -cost[i]))
-            values[name] = order[name][0]
-    return order
-
-
-def _active(space: Space, values: Mapping[str, Value], name: str) -> dict[str, Value]:
-    """The values, of which those that a choice hangs on are such that it is active."""
-    found, when = dict(values), space.choices[name].when
-    while when is not None:
-        if not when.holds(found[when.name]):
-            found[when.name] = when.values[-1]
-        when = space.choices[when.name].when
-    return found
-
-
-def _macs(ground: Ground, blueprint: Blueprint, values: Mapping[str, Value]) -> float:
-    try:
-        return paper_costs(ground.plan(blueprint, nearest(blueprint.space, values), prune=False))["macs"]
-    except BadInput:
-        return -1.0
-
-
-def nearest(space: Space, values: Mapping[str, Value]) -> Architecture:
-    """The point that has these values of all choices, as far as its constraints allow, without inactive ones."""
-    return space.decode(space.encode(values))
 
 
 def phases(uses: Mapping[str, set[str]], order: Values) -> list[Phase]:
@@ -128,8 +86,7 @@ def train_shrinking(
         law = "progressive shrinking has two networks a step or more, and a share of distillation from 0 to 1"
         raise BadInput(law, f"paths={paths}, distil={distil}", "--strategy")
     task, seed = shared.ground.task, shared.seed
-    order = ranked(shared.ground, shared.blueprint)
-    stages = phases(getattr(shared.blueprint, "uses", {}), order)
+    stages = phases(getattr(shared.blueprint, "uses", {}), shared.order)
     for stage in stages:  # what none of the covered networks had is made before the optimiser sees what there is
         for plan in sandwich(shared, stage.open, 2, np.random.default_rng([seed, 27])):
             shared.network(plan)

@@ -50,16 +50,16 @@ class Shared(nn.Module):
         self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
-            known = len(self.bank)
-            self.cover([self.drawn(rng)[1] for _ in range(COVERED)])
-            if len(self.bank) == known:
+            if not self.cover([self.drawn(rng)[1] for _ in range(COVERED)]):
                 break
 
-    def cover(self, plans: Sequence[Plan]) -> None:
-        """Make the modules of these networks, before training begins."""
+    def cover(self, plans: Sequence[Plan]) -> bool:
+        """Make the modules of these networks, before training begins; whether any of them is new."""
+        known = len(self.bank)
         for plan in plans:
             for piece in pieces(plan):
                 self.module_of(piece)
+        return len(self.bank) > known
 
     def drawn(self, rng: np.random.Generator) -> tuple[Architecture, Plan]:
         """A random architecture that can run, with its plan."""

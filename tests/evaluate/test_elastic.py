@@ -19,6 +19,7 @@ from archsmith.build.spaces.images import enas_macro
 from archsmith.evaluate.elastic import KINDS, Elastic, Extent, Family, extent_of, view
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared
+from archsmith.space import Architecture
 
 P = Mapping[str, Tensor]
 Reference = Callable[[P, Tensor], Tensor]
@@ -246,6 +247,34 @@ def test_all_networks_are_inside_the_largest_one(ground: Ground) -> None:
         for p in large.parameters():
             p.mul_(1.5)
         assert not torch.allclose(before, small(torch.ones(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_shared_has_room_for_the_networks_of_all_rounds(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("archsmith.evaluate.weight_shared.COVERED", 3)
+    many = {"a": list(range(1, 40)), "b": list(range(1, 40)), "kernel": [1, 3, 5, 7, 9]}
+    network = [
+        {"conv": {"out": "$a", "kernel": "$kernel"}}, {"conv": {"out": "$b"}}, "mean", {"linear": {"out": "$classes"}},
+    ]  # fmt: skip
+    space = Declared(many, network)
+    shared = Elastic(ground, space, seed)
+    wholes = {id(p) for p in shared.parameters()}
+    points = [Architecture({"a": 39, "b": 39, "kernel": 9}), Architecture({"a": 39, "b": 1, "kernel": 1})]
+    rng = np.random.default_rng([seed, 11])  # the draws that are covered
+    for plan in [ground.plan(space, point, prune=False) for point in points] + [shared.drawn(rng)[1] for _ in range(6)]:
+        asked = shared.network(plan)
+        assert asked(torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+        assert {id(p) for p in asked.parameters()} <= wholes
+
+
+def test_what_is_larger_than_all_that_was_trained_is_refused(ground: Ground) -> None:
+    shared = Elastic(ground, WIDTHS)
+    shared.restore(Elastic(ground, WIDTHS).state_dict())
+    wider = Declared({"width": [4, 16], "kernel": [1, 3, 5], "depth": [1, 2]}, WIDTHS.network)
+    with pytest.raises(ValueError, match="a layer that none of the networks had"):
+        shared.network(ground.plan(wider, LARGE | {"width": 16}, prune=False))
 
 
 def test_a_view_is_in_the_mode_of_the_weights_and_keeps_statistics_of_its_own(ground: Ground) -> None:

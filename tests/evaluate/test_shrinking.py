@@ -14,7 +14,8 @@ from archsmith.build.plan import Part as Plan
 from archsmith.errors import BadInput
 from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.from_scratch import Ground
-from archsmith.evaluate.shrinking import phases, ranked, train_shrinking
+from archsmith.evaluate.shrinking import phases, train_shrinking
+from archsmith.evaluate.sizes import ranked
 from archsmith.evaluate.weight_shared import WeightShared, calibration_of
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal
