@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from archsmith.build import Blueprint
@@ -62,3 +62,29 @@ def ends(ground: Ground, blueprint: Blueprint, order: Values) -> list[Plan]:
             values = {name: values[position] for name, values in order.items()}
             found.append(ground.plan(blueprint, nearest(blueprint.space, values), prune=False))
     return found
+
+
+def extremes(ground: Ground, blueprint: Blueprint, drawn: Sequence[tuple[Architecture, Plan]]) -> tuple[Plan, Plan]:
+    """The plans of the networks with most and with fewest weights (of as many: with most and fewest
+    multiply-accumulates): the extremes of those drawn, of which then one choice at a time takes the value that goes
+    furthest, until none goes further."""
+    return _extreme(ground, blueprint, drawn, 1), _extreme(ground, blueprint, drawn, -1)
+
+
+def _extreme(ground: Ground, blueprint: Blueprint, drawn: Sequence[tuple[Architecture, Plan]], sign: int) -> Plan:
+    def size(plan: Plan) -> tuple[float, float]:
+        costs = paper_costs(plan)
+        return sign * costs["parameters"], sign * costs["macs"]
+
+    space = blueprint.space
+    point, plan = max(drawn, key=lambda pair: size(pair[1]))
+    before: Architecture | None = None
+    while point != before:
+        before = point
+        for name in before:
+            for value in space.choices[name].values if name in point else ():  # not if what it hangs on has changed
+                with suppress(BadInput):
+                    other = nearest(space, {**point, name: value})
+                    if size(found := ground.plan(blueprint, other, prune=False)) > size(plan):
+                        point, plan = other, found
+    return plan

@@ -1,7 +1,8 @@
 """One set of weights for all architectures of a declared space: trained once, then asked about any of them.
 
 Single path one-shot (Guo et al. 2020, "SPOS"): each step trains the network of one architecture drawn at random. With
-more than one drawn a step, the largest and the smallest among them, it is the sandwich rule (Yu et al. 2020).
+more than one a step it is the sandwich rule (Yu & Huang 2019): the largest and the smallest network of the space, and
+others drawn at random.
 
 Weights are shared where two networks have the same module, with the same options and widths, at the same place; a place
 within an operator that was picked is that operator's own.
@@ -26,6 +27,7 @@ from archsmith.build.plan import Piece, pieces
 from archsmith.compress.norms import recalibrate
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.paper import paper_costs
+from archsmith.evaluate.sizes import extremes
 from archsmith.evaluate.trained import validation_loss
 from archsmith.space import JSON, Architecture
 from archsmith.space.choice import digest
@@ -128,7 +130,7 @@ def train_shared(
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Train the shared weights on labels, in place: each step the mean loss of `paths` networks; of more than one, the
-    first is the largest and the second the smallest of as many as are drawn (by MACs).
+    first is the largest and the second the smallest of the space (`sizes.extremes`).
 
     `heaviest_of`: of so many drawn the one with most weights is trained. What has weights is good only once they are
     trained, so under even draws networks that have few of them seem better than they are for long.
@@ -138,6 +140,13 @@ def train_shared(
     """
     task, seed = shared.ground.task, shared.seed
 
+    outer: Sequence[Plan] = ()
+    if paths > 1:
+        rng = np.random.default_rng([seed, 14])
+        outer = extremes(shared.ground, shared.blueprint, [shared.drawn(rng) for _ in range(COVERED)])
+        for plan in outer:  # what none of the covered networks had is made before training
+            shared.network(plan)
+
     def draw(rng: np.random.Generator) -> Plan:
         if drawn is not None:
             return drawn(rng)
@@ -146,10 +155,7 @@ def train_shared(
 
     def loss(rows: list[int]) -> Tensor:
         rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
-        plans = [draw(rng) for _ in range(max(paths, 4) if paths > 1 else 1)]
-        if paths > 1:
-            plans.sort(key=lambda plan: paper_costs(plan)["macs"])
-            plans = [plans[-1], plans[0], *plans[1:-1]][:paths]
+        plans = [*outer, *(draw(rng) for _ in range(paths - len(outer)))]
         each = [losing(shared.network(plan), task, recipe, seed)(rows) for plan in plans]
         return torch.stack(each).mean()
 

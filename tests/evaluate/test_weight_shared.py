@@ -108,6 +108,32 @@ def test_of_several_networks_the_one_with_most_weights_is_trained(ground: Ground
     assert found[1] > 1.3 * found[0]
 
 
+@pytest.mark.parametrize("paths", [2, 4])
+def test_a_step_has_the_largest_and_the_smallest_network_of_the_space(ground: Ground, paths: int) -> None:
+    class Noting(Shared):
+        """Notes the plans that it trains."""
+
+        def network(self, plan: Plan) -> torch.nn.Module:
+            if self.training:
+                noted.append(plan)
+            return super().network(plan)
+
+    noted: list[Plan] = []
+    blueprint = known_space("nb201")
+    shared = Noting(ground, blueprint)
+    shared.eval()
+    train_shared(shared, Recipe(steps=8, batch=8), paths=paths)
+    assert len(noted) == 8 * paths
+    largest, smallest = (
+        paper_costs(ground.plan(blueprint, dict.fromkeys(blueprint.space.order, op), prune=False))["parameters"]
+        for op in ("nor_conv_3x3", "none")
+    )
+    assert {paper_costs(plan)["parameters"] for plan in noted[::paths]} == {largest}
+    assert {paper_costs(plan)["parameters"] for plan in noted[1::paths]} == {smallest}
+    between = [plan for i, plan in enumerate(noted) if i % paths > 1]
+    assert len(set(between)) > 4 or paths == 2
+
+
 def test_a_network_with_a_layer_that_was_never_trained_is_not_judged(ground: Ground) -> None:
     def space(kernel: int) -> Declared:
         return Declared({}, [{"conv": {"out": 4, "kernel": kernel}}, "relu", "mean", {"linear": {"out": "$classes"}}])
