@@ -37,7 +37,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     rows = np.random.default_rng(options.seed).choice(len(table["ops"]), options.cells, replace=False)
     accuracy = table["cifar10_test200"][rows]
     file = record.data / "data" / "cifar10" / "train.parquet"
-    names = options.scores or [name for name in SCORES if name != "parameters"]
+    names = options.scores or [name for name in SCORES if name not in ("parameters", "macs")]
     context = multiprocessing.get_context("spawn")
     scores: dict[str, list[float]] = {"parameters": table["cifar10_params"][rows].astype(float).tolist()}
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:

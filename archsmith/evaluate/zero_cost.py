@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 Score = Callable[[nn.Module, Tensor, Tensor], float]
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -44,6 +45,13 @@ def rank_ensemble(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
 def parameters(module: nn.Module, x: Tensor, y: Tensor) -> float:
     """How many there are."""
     return float(sum(p.numel() for p in module.parameters()))
+
+
+def macs(module: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Multiply-accumulates of a row."""
+    with _batch_statistics(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(x)
+    return float(counter.get_total_flops()) / 2 / len(x)
 
 
 def naswot(module: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -177,6 +185,7 @@ SCORES: Mapping[str, Score] = {
     "gradient_norm": gradient_norm,
     "grasp": grasp,
     "jacobian_covariance": jacobian_covariance,
+    "macs": macs,
     "naswot": naswot,
     "parameters": parameters,
     "snip": snip,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archsmith.build import Signal, known_space, network, planned
+from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.zero_cost import SCORES, rank_ensemble, zero_cost
 
 POINT = dict.fromkeys(["0->1", "0->2", "1->2", "0->3", "1->3", "2->3"], "nor_conv_3x3")
@@ -43,6 +44,12 @@ def test_a_score_is_a_number_that_comes_again_and_leaves_no_trace(name: str, bat
     assert [part.training for part in module.modules()] == modes
     assert all(parameter.grad is None for parameter in module.parameters())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def test_costs_are_those_of_the_plan(batch: tuple[Tensor, Tensor]) -> None:
+    plan = planned(known_space("nb201").static(POINT, {"classes": 3}), Signal((3, 8, 8)))
+    found, wanted = zero_cost(network(plan), *batch, ["macs", "parameters"]), paper_costs(plan)
+    assert found == {name: pytest.approx(wanted[name], rel=0.01) for name in ("macs", "parameters")}
 
 
 def test_naswot_counts_units_in_the_same_state(batch: tuple[Tensor, Tensor]) -> None:
