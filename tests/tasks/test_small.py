@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,19 @@ from archsmith.tasks import mcnemar, paired_interval
 from archsmith.tasks.augment import augmented
 from archsmith.tasks.docstrings import clean_pair, docstring_pairs, package_pairs, source_pairs
 from archsmith.tasks.encodings import Encodings, Frame, pad
+from archsmith.tasks.read import read
+from archsmith.tasks.vocabulary import in_words, learnt_tokenizer
 
 FRAME = Frame((1,), (), (2,), pad=0, pad_left=False, mask=3)
+
+
+def test_texts_are_cut_into_words_by_any_segmenter(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text("text,id,label\n这部电影好看,1,pos\n难看 的电影,2,neg\n", encoding="utf-8")
+    file = in_words(str(tmp_path / "reviews.csv"), tmp_path / "words.tsv", lambda text: re.findall("..?", text))
+    assert file.read_text(encoding="utf-8") == "label\ttext\npos\t这部 电影 好看\nneg\t难看 的 电影\n"
+    texts = read(file).strings("text")
+    assert learnt_tokenizer(texts, least=1, characters=False).tokenize("电影 难看") == ["电影", "难看"]
+    assert learnt_tokenizer(texts, least=1).tokenize("电影") == ["电", "影"]
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
