@@ -195,7 +195,7 @@ def train_mixture(
         batches = task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
         return filled(batches, first, recipe.batch)
 
-    shared.begin()
+    shared.begin(mixture.wrapped)
     fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
     mixture.weights.dropout = 0.0
     return Mixed(fitted, ended)

@@ -48,7 +48,7 @@ class Shared(nn.Module):
         self.bank = nn.ModuleDict()
         self.trained: dict[str, dict[str, Tensor]] = {}
         self.checkpoint: Path | None = None  # where a killed training may go on from
-        self.begun: set[str] | None = None  # what was there when training began, and is trained
+        self.begun: set[str] | None = None  # what is trained, of what was there when training began
         self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
@@ -90,16 +90,22 @@ class Shared(nn.Module):
         return self.module_of
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Weights that were trained, from a `state_dict`; those of modules that are not there yet wait for them."""
+        """Weights that were trained, from a `state_dict`; those of modules that are not there yet wait for them.
+        Modules whose weights were not trained are there no longer."""
         for name, value in state.items():
             _, key, rest = name.split(".", 2)
             self.trained.setdefault(key, {})[rest] = value
-        for key, module in self.bank.items():
-            module.load_state_dict(self.trained.get(key, module.state_dict()))
+        for key, module in list(self.bank.items()):
+            if key in self.trained:
+                module.load_state_dict(self.trained[key])
+            elif next(module.parameters(), None) is not None:
+                del self.bank[key]
 
-    def begin(self) -> None:
-        """Training begins: what is made from here on, for a network that has what no other had, is not trained."""
-        self.begun = set(self.bank)
+    def begin(self, network: nn.Module | None = None) -> None:
+        """Training begins, of the modules that are in `network`, or of all. The others are not trained, nor is what is
+        made from here on, for a network that has what no other had."""
+        inside = None if network is None else set(network.modules())
+        self.begun = {key for key, module in self.bank.items() if inside is None or module in inside}
 
     def learnt(self) -> dict[str, Tensor]:
         """The weights that were trained, as `restore` takes them."""

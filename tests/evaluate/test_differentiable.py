@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +10,11 @@ from archsmith.build import SPACES, Declared, known_space
 from archsmith.errors import BadInput
 from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.from_scratch import Ground
-from archsmith.evaluate.weight_shared import Shared
+from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of
 from archsmith.jobs.oneshot import shallower
+from archsmith.space import Architecture
 from archsmith.train.recipe import Recipe
+from archsmith.trial import Proposal
 
 RECIPE = Recipe(steps=240, batch=32, learning_rate=3e-3)
 
@@ -83,6 +86,22 @@ def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
     assert depths == [0.3, 0.6, 1.0]
     assert {len(of) for of in mixture.strength.values.values()} == {2}
     assert mixture.relaxed.settle(mixture.strength.strengths()) in known_space("nb201").space
+
+
+def test_networks_of_operators_that_a_stage_has_dropped_are_not_judged(ground: Ground) -> None:
+    blueprint = known_space("nb201")
+    mixture, _ = train_progressively(lambda depth: Shared(ground, blueprint), Recipe(steps=6, batch=16))
+    shared = Shared(ground, blueprint)
+    shared.restore(mixture.shared.learnt())
+    judge = WeightShared(shared, calibration_of(ground, 16))
+    inside = mixture.relaxed.settle(mixture.strength.strengths())
+    assert judge(Proposal(inside), np.random.default_rng(0))["loss_points"] <= 100
+    kept, weighty = mixture.strength.values, {"nor_conv_1x1", "nor_conv_3x3"}
+    dropped = {name: min(weighty - set(values)) for name, values in kept.items() if weighty - set(values)}
+    assert dropped and any(weighty & set(values) for values in kept.values())
+    for name, op in dropped.items():
+        with pytest.raises(ValueError, match="a layer that none of the networks had"):
+            judge(Proposal(Architecture({**inside, name: op})), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("name", "law"), [("nb101", "declares none"), ("chain", "only what is picked can be mixed")])
