@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from archsmith.build import Signal, known_space, planned
-from archsmith.report.drawn import drawn
 from archsmith.report.importance import importances, lives
 from archsmith.report.page import _search_figures, write_page
 from archsmith.report.result import Result
@@ -91,10 +89,3 @@ def test_cheap_trials_are_shown_but_none_of_them_is_the_best(tmp_path: Path) -> 
     said = read_searched(tmp_path)
     assert said is not None and len(said.trials) == 12 and "is the best of 9 by loss" in said.why
     assert _search_figures(said)["reached"][-1] == min(trial.values["loss"] for trial in full)
-
-
-def test_a_network_is_drawn_with_what_repeats_drawn_once() -> None:
-    point = dict.fromkeys(("0->1", "0->2", "1->2", "0->3", "1->3", "2->3"), "nor_conv_3x3")
-    picture = drawn(planned(known_space("nb201").static(point, {"classes": 10}), Signal((3, 32, 32))))
-    assert picture.count("× 5") == 3 and picture.count("<b>3</b>") == 3
-    assert picture.count("<div") == picture.count("</div>") and "10" in picture
