@@ -31,6 +31,7 @@ from archsmith.trial import Proposal
 
 DRAWN = 100  # architectures, of which one must be able to run
 TIMED_STEPS, TIMED_SECONDS = (4, 16, 64), 1.0  # so many steps are timed, until they take so long
+SHORTEST_STEP = 1e-4  # seconds
 LESS = 0.9  # of the time that fp32 takes bf16 must take
 EARLY = 0.35  # share of the steps by which a best check is early
 COUNTED = 256  # texts that are counted together
@@ -61,8 +62,6 @@ class Ground:
             parts: tuple[Part, ...] = ("train", "validation", "holdout")
             longest = max(SHORTEST, *(int(task.lengths(part).max(initial=0)) for part in parts))
             tokenizer = getattr(task, "tokenizer", None)
-            if tokenizer is not None:
-                tokenizer.model_max_length = longest  # what the network can read is what is handed to it
             given["vocabulary"] = len(tokenizer) if tokenizer is not None else 0
             return cls(task, Signal((longest,), tokens=True), given)
         if not first.is_floating_point():
@@ -215,9 +214,11 @@ RANGES = {
 """Of what a space leaves open of its recipe, what it may be where that is not any number from 0 on."""
 
 
-def check_recipe(blueprint: Blueprint) -> None:
+def check_recipe(blueprint: Blueprint, ground: Ground) -> None:
     """Raise `BadInput` for a space that leaves open of its recipe what there is not, or that has no number there."""
     for name, told in getattr(blueprint, "recipe", {}).items():
+        if name == "smoothing" and "classes" not in ground.given:
+            raise BadInput("smoothing is of labels of classes", ground.task.name, "recipe", "leave it out")
         if name not in CHOSEN:
             known = f"there are: {', '.join(CHOSEN)}"
             raise BadInput("a space's recipe is of what a training has", repr(name), "recipe", known)
@@ -318,16 +319,9 @@ class FromScratch:
         return module, replace(how, seconds=fitted.seconds + refitted.seconds)
 
     def step_seconds(self, plan: Plan, autocast: bool = False) -> float:
-        """Of a training step, without what comes once; over more steps where they are quick: batches of texts differ in
-        length."""
+        """Of a training step."""
         recipe = replace(self.recipe, autocast=autocast)
-        self.trained(plan, replace(recipe, steps=1))
-        for steps in TIMED_STEPS:
-            began = time.perf_counter()
-            self.trained(plan, replace(recipe, steps=steps))
-            if (took := time.perf_counter() - began) > TIMED_SECONDS:
-                break
-        return took / steps
+        return seconds_a_step(lambda steps: self.trained(plan, replace(recipe, steps=steps)))
 
     def recipe_at(self, proposal: Proposal) -> Recipe:
         """The recipe with what a proposal says of it, and asks for less of."""
@@ -341,6 +335,24 @@ class FromScratch:
             a_pass = max(1, round(recipe.share * self.ground.task.size("train") / recipe.batch))
             recipe = replace(recipe, steps=max(1, round(fidelity["epochs"] * a_pass)))
         return recipe
+
+
+def seconds_a_step(train: Callable[[int], object], least: int = 1) -> float:
+    """Of a training that is told its steps, without what comes once; over more steps where they are quick, since
+    batches of texts differ in length. `least`: steps of a training that is no other than longer ones."""
+
+    def took(steps: int) -> float:
+        began = time.perf_counter()
+        train(steps)
+        return time.perf_counter() - began
+
+    took(least)
+    once = min(took(least), took(least))
+    for steps in TIMED_STEPS:
+        more = took(least + steps) - once
+        if more > TIMED_SECONDS:
+            break
+    return max(SHORTEST_STEP, more / steps)
 
 
 def quicker(seconds: Callable[[bool], Sequence[float]]) -> tuple[bool, list[float]]:

@@ -51,7 +51,8 @@ def baseline(
     minutes: float | None = None,
     out: str | Path | None = None,
 ) -> Baseline:
-    """Train a declared network (docs/build.md) by the recipe of a run's winner, and judge it once on the holdout.
+    """Train a declared network (docs/build.md) as a run's winner was, and judge it once on the holdout. What else than
+    the batch a space chose of the winner's recipe is the winner's alone.
 
     `network` has no choices; `$classes`, `$outputs` and `$vocabulary` are the task's. Of several learning rates the one
     that is best on validation counts. Steps are the winner's for each, or what all of them together do in `minutes`.
@@ -83,7 +84,7 @@ def baseline(
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory()))
         kept = stack.enter_context(_kept(folder, {"baseline": {"run": str(Path(run).absolute()), **told}}))
         length = kept.stage("length", settle)
-        recipe = in_full(ground, length["steps"], length["autocast"])
+        recipe = in_full(ground, length["steps"], length["autocast"], usual.batch)
         tried = []
         for number, rate in enumerate(learning_rates):
             maker = replace(timed, recipe=replace(recipe, learning_rate=rate))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from archsmith.tasks.vocabulary import kept_words, learnt_tokenizer
 
 HISTORY, HORIZON = 96, 24  # steps of a series: four days of hours, and one
 TIMED = 128  # tokens of the call that is timed, where networks read as many
-SAMPLED = 1000  # pictures, of which one with colours makes all of them coloured
+SAMPLED = 1000  # pictures, whose median sides are those of all; one with colours makes all of them coloured
 PICTURES = 256  # that means and deviations are taken of
 TARGETS = {"language-modelling": ("perplexity<=1.02x",)}  # of what ships beside the winner, where none is given
 WINDOWED = {"history": ("series-forecasting", "language-modelling"), "horizon": ("series-forecasting",)}
@@ -115,18 +116,17 @@ def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
         raise BadInput(
             "a space is one that is known, or a file", scratch.space, "--space", f"known: {', '.join(SPACES)}"
         )
-    check_recipe(blueprint)
     ground = Ground.of(TASKS[scratch.task](scratch))
+    check_recipe(blueprint, ground)
     ground.drawn(blueprint, np.random.default_rng(0))  # a space of another kind is said before any work is done
     return ground, blueprint
 
 
 def _images(scratch: Scratch) -> Task:
     found = read_pictures(scratch.data, scratch.label)
-    height, width, channels = _shape(found.data[0], found.places[0])
     some = range(0, len(found.data), max(1, len(found.data) // SAMPLED))
-    if channels == 1 and any(_shape(found.data[i], found.places[i])[2] > 1 for i in some):
-        channels = 3  # the first picture is grey, and others are not
+    heights, widths, depths = zip(*(_shape(found.data[i], found.places[i]) for i in some), strict=True)
+    height, width, channels = median_low(heights), median_low(widths), max(depths)
     task = ImageClassification.from_files(
         scratch.data,
         scratch.validation,
@@ -137,6 +137,7 @@ def _images(scratch: Scratch) -> Task:
         metric=scratch.metric or "accuracy",
         argument="x",
     )
+    task.resized = len(set(zip(heights, widths, strict=True))) > 1
     # Of the train part alone: what the others are must not be learnt.
     pixels = task.parts["train"].pixels
     sample = pixels[:: max(1, len(pixels) // PICTURES)].reshape(-1, channels) / 255

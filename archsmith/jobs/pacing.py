@@ -194,7 +194,8 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spe
         own, plan = maker_of(scratch, winner), ground.plan(blueprint, winner)
         if "winner_seconds" not in planned:
             autocast = planned.get("autocast", False) and quicker(lambda bf16: [own.step_seconds(plan, bf16)])[0]
-            return {"steps": planned["winner_steps"], "autocast": autocast}
+            steps = max(1, round(planned["winner_steps"] * recipe_of(ground).batch / own.recipe.batch))
+            return {"steps": steps, "autocast": autocast, "batch": own.recipe.batch}
         autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
         whole = planned.get("seconds", planned["winner_seconds"] / FINISHING)
         remains = max(FINISHING * whole, (SEARCHING + FINISHING) * whole - spent)
@@ -204,6 +205,7 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spe
             "steps": max(10, round(seconds / step)),
             "seconds_a_step": step,
             "autocast": autocast,
+            "batch": own.recipe.batch,
         }
 
     run.stage(LENGTH, measure)
@@ -221,13 +223,14 @@ def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
     length = read_json(settled)["result"] if settled.exists() else {"steps": planned["winner_steps"]}
     ground = grounded(scratch)[0]
     trial = replace(recipe_of(ground), steps=int(planned["trial_steps"]), autocast=planned.get("autocast", False))
-    return trial, in_full(ground, int(length["steps"]), length.get("autocast", False))
+    return trial, in_full(ground, int(length["steps"]), length.get("autocast", False), length.get("batch"))
 
 
-def in_full(ground: Ground, steps: int, autocast: bool) -> Recipe:
+def in_full(ground: Ground, steps: int, autocast: bool, batch: int | None = None) -> Recipe:
     """How a network is trained for all the steps that it has: where each picture is seen often, a square of it is blank
     each time, and where it is seen more often yet, it is mixed with another."""
     recipe = replace(recipe_of(ground), steps=steps, autocast=autocast)
+    recipe = replace(recipe, batch=batch or recipe.batch)
     if len(ground.signal.shape) != 3:
         return recipe
     often, more = (steps >= times * passed(ground, recipe) for times in (OFTEN, MORE_OFTEN))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from archsmith.build import Blueprint
+from archsmith.build import SPACES, Blueprint
 from archsmith.cost import RUNTIMES, arrays, pinned, sample_times
 from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.evaluate.from_scratch import SHORTEST, FromScratch, Ground
@@ -26,10 +26,10 @@ from archsmith.jobs import shipping, stages
 from archsmith.jobs.case import Case, runs
 from archsmith.jobs.ground import TASKS, Scratch, grounded
 from archsmith.jobs.judging import Judge
-from archsmith.jobs.pacing import Pacing, recipes, settle_length
+from archsmith.jobs.pacing import Pacing, maker_of, recipes, settle_length
 from archsmith.jobs.target import Target, parse_targets
 from archsmith.jobs.tell import tell
-from archsmith.jobs.verdict import unmet
+from archsmith.jobs.verdict import met, unmet
 from archsmith.model.load import Loaded
 from archsmith.model.pretrained import read_json
 from archsmith.report.drawn import drawn
@@ -44,6 +44,7 @@ from archsmith.train.parallel import Share, together
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal, Trial, whole
 
+OVER = "it is over"  # how a trial begins that a target rules out
 CHOSEN = "chosen"  # the stage that says which network won
 CHECKS = 10  # of the winner on validation: small data are learnt by heart before training ends
 
@@ -66,20 +67,33 @@ class Making:
         ground, blueprint = grounded(self.scratch)
         check_costs(self.scratch, ground, blueprint, proposal.architecture)
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
-        recipe = self.recipe
-        maker = FromScratch(ground, blueprint, recipe, self.scratch.seed)
-        if self.pacing is not None:
-            share = maker.recipe_at(Proposal(proposal.architecture)).batch / recipe.batch
-            macs = share * paper_costs(ground.plan(blueprint, proposal.architecture))["macs"]
-            maker = replace(maker, recipe=replace(recipe, steps=self.pacing.steps(macs, recipe.steps)))
+        maker = FromScratch(ground, blueprint, self.trained(proposal.architecture), self.scratch.seed)
         return {**self.judge.evaluator(maker, self.reference)(proposal, rng), **timed}
+
+    def trained(self, architecture: Architecture) -> Recipe:
+        """How one network is: as long as others, by the clock where steps are paced, else by passes."""
+        own = maker_of(self.scratch, architecture).recipe
+        share = own.batch / self.recipe.batch
+        if self.pacing is None:
+            return replace(self.recipe, steps=max(1, round(self.recipe.steps / share)))
+        ground, blueprint = grounded(self.scratch)
+        macs = share * paper_costs(ground.plan(blueprint, architecture))["macs"]
+        return replace(self.recipe, steps=self.pacing.steps(macs, self.recipe.steps))
 
 
 def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
     """Raise `ValueError` for a network that a target on its costs rules out."""
     too_much = [f"{target}: {value:,.0f}" for target, value in over(scratch, ground, blueprint, architecture)]
     if too_much:
-        raise ValueError(f"it is over {', '.join(too_much)}")
+        raise ValueError(f"{OVER} {', '.join(too_much)}")
+
+
+def affordable(scratch: Scratch, architecture: Architecture) -> bool:
+    """Whether no target on its costs rules a network out; one that cannot be built is left to its trial."""
+    try:
+        return not over(scratch, *grounded(scratch), architecture)
+    except BadInput:
+        return True
 
 
 def within_latency(
@@ -92,8 +106,8 @@ def within_latency(
         return {}
     wrapped = ground.task.wrap(ground.module(ground.plan(blueprint, architecture), scratch.seed)).eval()
     median = exported_ms(scratch, ground.task, wrapped)
-    if not target.met(median):
-        raise ValueError(f"it is over {target}: {median:.3g} ms")
+    if not met(target, median):
+        raise ValueError(f"{OVER} {target}: {median:.3g} ms")
     return {"latency_ms": median}
 
 
@@ -108,17 +122,23 @@ def exported_ms(scratch: Scratch, task: Task, wrapped: nn.Module) -> float:
 
 
 def unreached(scratch: Scratch, trials: Sequence[Trial]) -> str:
-    """Where every network that was tried is over the same target on its costs, how near the nearest came; else
-    empty."""
+    """Where every network that was tried is over the same target on its costs or its latency, how near the nearest
+    came; else empty."""
     ground, blueprint = grounded(scratch)
     try:
         misses = [dict(over(scratch, ground, blueprint, trial.proposal.architecture)) for trial in trials]
     except BadInput:
         return ""  # one could not be built: costs are not what all have in common
+    for target in parse_targets(scratch.targets):
+        for trial, missed in zip(trials, misses, strict=True):
+            _, late, told = trial.error.partition(f"{OVER} {target}: ")
+            if target.metric == "latency" and late:
+                missed[target] = float(told.removesuffix(" ms"))
     always = [target for target in misses[0] if all(target in each for each in misses)] if misses else []
     least = {target: min(each[target] for each in misses) for target in always}
     return ", ".join(
-        f"{target} was met by none of {len(misses)} networks; the least was {value:,.0f}"
+        f"{target} was met by none of {len(misses)} networks; the least was "
+        + (f"{value:.3g} ms" if target.metric == "latency" else f"{value:,.0f}")
         for target, value in least.items()
     )
 
@@ -145,7 +165,8 @@ def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:
 
 def inputs_of(scratch: Scratch) -> dict[str, str]:
     """What tells a file from another, or a folder by the names and sizes of its files."""
-    named = [name for name in (scratch.data, scratch.validation, scratch.holdout, scratch.space) if name]
+    space = None if scratch.space in SPACES else scratch.space
+    named = [name for name in (scratch.data, scratch.validation, scratch.holdout, space) if name]
     return {name: stages.digest(Path(name)) for name in named if Path(name).exists()}
 
 
@@ -190,6 +211,8 @@ def hand_over(
     task.wrap(module).load_state_dict(state)
     example = task.inputs("train", [0, 1])
     tokenizer = getattr(task, "tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.model_max_length = ground.signal.shape[0]  # what the network can read is what is handed to it
     loaded = Loaded(module.eval(), tokenizer, f"found in {Path(scratch.space).stem}", "module", example=example)
     case = runs(Case(scratch.request, loaded, task, parse_targets(scratch.request.targets)))
     work = stages.Work(case, run, progress)
@@ -229,8 +252,11 @@ def train_winner(
 
 
 def told(run: RunDirectory, task: Task, model: nn.Module) -> tuple[str, ...]:
-    """Lines for the report on what points do not say: of a forecast its errors beside those of two simple ones, which
-    `RUN/forecast.json` has too, all on the holdout."""
+    """Lines for the report on what points do not say: of pictures whether their sides were changed; of a forecast its
+    errors beside those of two simple ones, which `RUN/forecast.json` has too, all on the holdout."""
+    if isinstance(task, ImageClassification) and task.resized:
+        size = f"{task.prepared.height} x {task.prepared.width}"
+        return (f"Pictures of several sizes were brought to {size} pixels, the median of their sides.",)
     if not isinstance(task, SeriesForecasting):
         return ()
 

@@ -37,7 +37,7 @@ from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
 from archsmith.report.searched import write_searched
 from archsmith.report.terminal import Progress
-from archsmith.search import strategy, with_prior
+from archsmith.search import STRATEGIES, strategy, with_prior, within
 from archsmith.search.candidates import Features
 from archsmith.search.evolution import regularised_evolution
 from archsmith.search.meta import learnt_prior
@@ -139,6 +139,9 @@ class Asked:
         if self.executor not in EXECUTORS:
             law = "an executor is one that is known"
             raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
+        if self.past and (name := parsed(self.strategy)[0]) in (*oneshot.MIXING, "enas"):
+            law = f"{name} begins with what it has settled on itself"
+            raise BadInput(law, self.past[0], "--past", "leave it out, or take another strategy")
         unknown = [name for name in self.track if name not in TRACKERS]
         if unknown:
             law = "a tracker is one that is known"
@@ -203,6 +206,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
                 if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
                     chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
+            chosen = within(chosen, partial(scratch.affordable, asked.scratch))
             minutes = pacing.left(asked.minutes, time.monotonic() - began)
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
@@ -288,12 +292,18 @@ def _prepared(asked: Asked, taught: past.Past) -> Prepared:
         warm = _warmed(asked.strategy, asked.trials, table.space, make, taught, whole_epochs, table.features)
         return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
     name, options = parsed(asked.strategy)
+    if asked.scratch is not None and name not in STRATEGIES and name not in oneshot.METHODS:
+        remedy = f"there are: {', '.join((*STRATEGIES, *oneshot.METHODS))}"
+        raise BadInput("a strategy is one that is known", repr(name), "--strategy", remedy)
     one_shot = name if oneshot.method_of(name, options) else None
     if one_shot:
         oneshot.check(name, asked.scratch)
         name, options = "evolution", {}
     if asked.scratch is not None:
         judge = judging.check(asked.evaluator, asked.scratch, one_shot)
+        if judge.scores and name in FIDELITIES and options.get("resource", "epochs") != "resolution":
+            law = "scores of untrained networks are the same after any epochs"
+            raise BadInput(law, name, "--strategy", f"take {name}:resource=resolution, or another strategy")
         check(asked.scratch.request)
         check_perplexity(asked.scratch.request)
         space, objectives = grounded(asked.scratch)[1].space, asked.objectives or (judge.objective,)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from archsmith.search.random import random_search
     from archsmith.search.smac_facade import smac
     from archsmith.search.swarm import particle_swarm
-    from archsmith.search.wrap import shrinking, shrinking_search, with_prior
+    from archsmith.search.wrap import shrinking, shrinking_search, with_prior, within
 
 # Where each public name is. It is imported when it is asked for: what models trials brings libraries that take seconds.
 NAMES = {
@@ -47,7 +47,7 @@ NAMES = {
     "optuna_sampler": "optuna_sampler", "policy": "policy_gradient", "picking": "portfolio",
     "predictor": "predictor_search", "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning",
     "random": "random_search", "smac_facade": "smac",
-    "swarm": "particle_swarm", "wrap": "shrinking shrinking_search with_prior",
+    "swarm": "particle_swarm", "wrap": "shrinking shrinking_search with_prior within",
 }  # fmt: skip
 MODULES = {name: module for module, names in NAMES.items() for name in names.split()}
 # Name -> the function that makes it, and what of its options is fixed.
@@ -58,6 +58,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, str]]] = {
     "annealing": ("simulated_annealing", {}),
     "genetic": ("genetic_algorithm", {}),
     "evolution": ("regularised_evolution", {}),
+    "regularized-evolution": ("regularised_evolution", {}),  # as Real et al. call it
     "swarm": ("particle_swarm", {}),
     "q-learning": ("q_learning", {}),
     "deep-q": ("deep_q_learning", {}),
@@ -186,4 +187,5 @@ __all__ = [
     "smac",
     "strategy",
     "with_prior",
+    "within",
 ]

@@ -54,6 +54,29 @@ def with_prior(
     return propose
 
 
+def within(strategy: Strategy, allowed: Callable[[Architecture], bool], *, attempts: int = 100) -> Strategy:
+    """What is proposed is allowed: a point that is not is none of the study's trials, and to the strategy inside one
+    that has failed. After so many in a row, or where none is, one that is not allowed is proposed all the same, so that
+    its trial can say why."""
+
+    def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        found: list[Proposal] = []
+        refused: list[Proposal] = []
+        while len(found) < n:
+            known = [*history]
+            for status, proposals in (("failed", refused), ("running", found)):
+                known += [Trial(len(known) + i, each, status) for i, each in enumerate(proposals)]  # type: ignore[arg-type]
+            proposals = strategy(space, known, 1, rng)
+            if not proposals:
+                none_is = all(trial.status == "failed" for trial in history)
+                return found or (refused[:1] if none_is else [])
+            well = len(refused) >= attempts or allowed(proposals[0].architecture)
+            (found if well else refused).append(proposals[0])
+        return found
+
+    return propose
+
+
 def shrinking(
     strategy: Strategy, objectives: Sequence[str], *, every: int = 25, policy: str | Policy = "rule"
 ) -> Strategy:

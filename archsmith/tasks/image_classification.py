@@ -45,6 +45,7 @@ class ImageClassification(Classified):
         self.prepared = prepared
         self.split = split
         self.argument = argument
+        self.resized = False  # whether pictures had other sizes than this one
 
     @classmethod
     def from_files(

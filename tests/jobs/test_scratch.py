@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stripes import SPACE, asked, call
 
 from archsmith.errors import BadInput
 from archsmith.evaluate.untrained import REFERENCES, share_beaten
 from archsmith.jobs.baseline import baseline
-from archsmith.jobs.ground import grounded
+from archsmith.jobs.ground import Scratch, grounded
+from archsmith.jobs.scratch import inputs_of
 from archsmith.report.result import read_result
 from archsmith.study import Store
 from archsmith.train.parallel import together
@@ -167,6 +169,8 @@ def test_texts_bring_their_own_words(tmp_path: Path) -> None:
     assert code == 0, said
     holdout = read_result(tmp_path / "run").holdout
     assert holdout is not None and holdout.best > 75
+    told = json.loads((tmp_path / "run" / "model" / "tokenizer_config.json").read_text())
+    assert told["model_max_length"] == 32  # the longest text has nine words; networks read 32 at least
 
 
 def test_how_networks_are_trained_is_chosen_beside_what_they_are(stripes: Path, tmp_path: Path) -> None:
@@ -212,7 +216,9 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--strategy", "sandwich:paths=true"), "from 1 to 100; found True at --strategy"),
     (("--strategy", "ofa:distil=2"), "distil of ofa is a share from 0 to 1; found 2"),
     (("--strategy", "darts:second_order=1"), "second_order of darts is true or false; found 1"),
-    (("--strategy", "p-dart"), "there are: random, grid"),
+    (("--strategy", "p-dart"), "gdas, p-darts, enas"),
+    (("--strategy", "enas", "--past", "runs/a"), "enas begins with what it has settled on itself"),
+    (("--strategy", "asha", "--evaluator", "zero-cost"), "scores of untrained networks are the same after any epochs"),
     (("--runtime", "tensorrt"), "a runtime is one that archsmith knows; found 'tensorrt'"),
     (("--target", "perplexity<=10"), "perplexity is that of a language model"),
     (("--target", "memory<=10MB"), "memory is that of a process that serves a file"),
@@ -255,6 +261,39 @@ def test_where_every_network_fails_the_common_reason_is_said_and_the_trials_are_
     store = Store.read(tmp_path / "run" / "study.db")
     assert [trial.status for trial in store.history()] == ["failed"] * 3
     store.close()
+
+
+def test_trials_are_networks_that_targets_on_costs_allow(stripes: Path, tmp_path: Path) -> None:
+    few = ("--target", "parameters<=250", "--trials", 6)  # of the eight the two smallest, of 186 and 246
+    for strategy in ("grid", "regularized-evolution"):
+        code, said = call(*asked(stripes, tmp_path / strategy, *few, "--strategy", strategy))
+        assert code == 0, said
+        store = Store.read(tmp_path / strategy / "study.db")
+        assert sorted((t.status, t.values["parameters"]) for t in store.history()) == [
+            ("complete", 186),
+            ("complete", 246),
+        ]
+        store.close()
+
+
+def test_pictures_of_several_sizes_are_brought_to_their_median(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        folder, side = tmp_path / "data" / "ab"[number % 2], (8, 12, 30)[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 120, (side, side + 2), np.uint8) + 100 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    (tmp_path / "space.json").write_text(json.dumps(SPACE))
+    words = ("--task", "image-classification", "--data", tmp_path / "data", "--space", tmp_path / "space.json")
+    code, said = call("search", *words, "--trials", 1, "--runtime", "pytorch", "--out", tmp_path / "run")
+    assert code == 0 and "Pictures of several sizes were brought to 12 x 14 pixels" in said, said
+
+
+def test_a_folder_that_is_called_like_a_space_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "data.tsv").write_text("label\ttext\n")
+    monkeypatch.chdir(tmp_path)
+    assert set(inputs_of(Scratch("text-classification", "data.tsv", "text"))) == {"data.tsv"}
 
 
 def test_a_search_that_was_killed_goes_on_and_others_may_join(stripes: Path, tmp_path: Path) -> None:
@@ -321,7 +360,7 @@ def test_other_data_are_not_gone_on_with(stripes: Path, tmp_path: Path) -> None:
 
 def test_a_bound_on_latency_is_kept_while_searching(stripes: Path, tmp_path: Path) -> None:
     code, said = call(*asked(stripes, tmp_path / "run", "--target", "latency<=0.000001ms"))
-    assert code == 2 and "it is over latency" in said, said
+    assert code == 3 and "latency<=0.000001ms was met by none of 3 networks; the least was 0." in said, said
     code, said = call(*asked(stripes, tmp_path / "other", "--target", "latency<=1000ms"))
     assert code == 0, said
     store = Store.read(tmp_path / "other" / "study.db")

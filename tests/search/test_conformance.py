@@ -23,6 +23,7 @@ from archsmith.search import (
     shrinking,
     strategy,
     with_prior,
+    within,
 )
 from archsmith.search.wrap import losing
 from archsmith.space import Architecture, Choice, Condition, Forbidden, Linear, Space
@@ -175,6 +176,24 @@ def test_a_batch_has_no_duplicates(make: Make, space: Space) -> None:
 def test_a_seed_gives_the_same_search_again(make: Make, space: Space) -> None:
     first, again = (search(space, make(space, ["loss"]), 25) for _ in range(2))
     assert [trial.proposal for trial in first] == [trial.proposal for trial in again]
+
+
+@each_strategy
+@pytest.mark.parametrize("space", [SPACES["plain"], SPACES["10^30"]], ids=["plain", "10^30"])
+def test_only_what_is_allowed_is_proposed(make: Make, space: Space) -> None:
+    def allowed(architecture: Architecture) -> bool:
+        return int(architecture.hash, 16) % 3 == 0
+
+    first, again = (search(space, within(make(space, ["loss"]), allowed), 9) for _ in range(2))
+    assert len(asked(first)) == 9 and all(map(allowed, tried(first)))
+    assert [trial.proposal for trial in first] == [trial.proposal for trial in again]
+
+
+def test_where_nothing_is_allowed_some_are_tried_all_the_same() -> None:
+    history = search(SPACES["plain"], within(random_search(), lambda architecture: False, attempts=3), 2)
+    assert len(history) == 2
+    none = within(strategy("grid", ["loss"]), lambda architecture: False)
+    assert len(search(TINY["one point"], none, 2)) == 1
 
 
 @each_strategy
