@@ -10,6 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from archsmith.evaluate.limited import leave_with_parent
 
 P = ParamSpec("P")
@@ -60,11 +62,14 @@ class LocalProcesses:
     """Runs calls in processes of this machine, started afresh (spawn), so no lock or thread of this one is inherited.
 
     Calls, arguments and results must be picklable between them. A process that dies takes down the call it ran and no
-    other: each slot is a pool of its own, started again when next needed.
+    other: each slot is a pool of its own, started again when next needed. They share the threads of this
+    process.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        threads = int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0]) or os.cpu_count() or 1
+        self.threads = max(1, threads // workers)
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
         self._running: list[Future[Any] | None] = [None] * workers
 
@@ -87,7 +92,7 @@ class LocalProcesses:
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        pool = self._pools[slot] or ProcessPoolExecutor(1, context, leave_with_parent, (os.getpid(),))
+        pool = self._pools[slot] or ProcessPoolExecutor(1, context, _begin, (os.getpid(), self.threads))
         self._pools[slot] = pool
         return pool
 
@@ -96,6 +101,14 @@ class LocalProcesses:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
         self._pools[slot] = None
+
+
+def _begin(parent: int, threads: int) -> None:
+    """What a process does before its first call. `threads`: as many as it may have, in what is loaded and what will
+    be."""
+    leave_with_parent(parent)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads)
 
 
 def translated(inner: Future[T], *deaths: type[BaseException]) -> Future[T]:

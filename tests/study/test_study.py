@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kill_study import OBJECTIVES, SPACE, Evaluate, search
 
 from archsmith.errors import BadInput
@@ -135,6 +136,20 @@ def test_a_process_that_dies_is_one_failed_trial(tmp_path: Path) -> None:
         dead = trial.proposal.architecture["a"] == 3
         assert trial.status == ("failed" if dead else "complete")
         assert trial.error == ("its process died: killed, out of memory, or crashed, twice" if dead else "")
+
+
+def threads_of(_: int) -> tuple[int, str | None]:
+    return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+
+
+def test_processes_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told, wanted in (("4", 2), ("1", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        executor = LocalProcesses(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "6")  # what a process would have of its own
+        found = [executor.submit(threads_of, each).result() for each in range(2)]
+        executor.close()
+        assert found == [(wanted, str(wanted))] * 2
 
 
 def test_processes_give_the_values_that_this_process_gives(tmp_path: Path) -> None:
