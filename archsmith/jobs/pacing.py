@@ -185,8 +185,8 @@ def left(minutes: float | None, spent: float) -> float | None:
 
 
 def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spent: float) -> None:
-    """How many steps the winner has: by its own pace, now that it is known, in the seconds that were planned for it, or
-    that are left where more than planned are gone."""
+    """How many steps the winner has: by its own pace, now that it is known, in the seconds that are left, and those that
+    were planned for it at least."""
 
     def measure(folder: Path) -> JSON:
         planned = read_json(run.path / "stages" / "pace.json")["result"]
@@ -198,8 +198,7 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spe
             return {"steps": steps, "autocast": autocast, "batch": own.recipe.batch}
         autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
         whole = planned.get("seconds", planned["winner_seconds"] / FINISHING)
-        remains = max(FINISHING * whole, (SEARCHING + FINISHING) * whole - spent)
-        seconds = min(planned["winner_seconds"], remains)
+        seconds = max(FINISHING * whole, (SEARCHING + FINISHING) * whole - spent)
         return {
             "seconds": seconds,
             "steps": max(10, round(seconds / step)),

@@ -44,7 +44,7 @@ def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
         for name in ("pace", "length", "winner")
     )
     assert pace["winner_seconds"] == pytest.approx(6 * (0.25 if evaluator == "trained" else 0.9))
-    assert 1.5 <= length["seconds"] <= pace["winner_seconds"]
+    assert 1.5 <= length["seconds"] <= 5.4
     assert length["steps"] == max(10, round(length["seconds"] / length["seconds_a_step"]))
     assert winner["steps"] == length["steps"] or winner["steps"] < 0.8 * length["steps"]  # annealed
     assert 0 < winner["seconds"] < 60
@@ -72,13 +72,20 @@ def test_where_bf16_is_quicker_all_training_is_in_it(
     assert len(in_full) > 1 and all(schedule.autocast for schedule in in_full)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize(("spent", "wanted"), [(0.0, 54.0), (30.0, 24.0), (50.0, 15.0)])
 def test_a_winner_has_what_is_left_and_a_quarter_at_least(
-    stripes: Path, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, spent: float, wanted: float
+    stripes: Path,
+    tmp_path: Path,
+    scratch: Scratch,
+    monkeypatch: pytest.MonkeyPatch,
+    spent: float,
+    wanted: float,
+    share: float,
 ) -> None:
     failing(monkeypatch, ())
     with RunDirectory.create(tmp_path / "run", {}) as run:
-        pace(run, scratch, 3, 1.0, share=0.0)
+        pace(run, scratch, 3, 1.0, share=share)
         winner = grounded(scratch)[1].space.sample(np.random.default_rng(0))
         settle_length(run, scratch, winner, spent)
     length = json.loads((tmp_path / "run" / "stages" / "length.json").read_text())["result"]
