@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import takewhile
@@ -229,10 +229,17 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "there": lambda value: show.NONE if value is None else value,
-        "percent": show.percent,
+        "percent": lambda share: show.NONE if share is None else show.percent(share),
         "short": lambda value: f"{value:.5g}",
+        "apart": _apart,
     }
     return environment
+
+
+def _apart(rows: Iterable[Any], first: int) -> list[list[Any]]:
+    """What is shown, and what is behind a click where that is worth one."""
+    found = list(rows)
+    return [part for part in ((found[:first], found[first:]) if len(found) > first + 2 else (found,)) if part]
 
 
 def _template(result: Result) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archsmith.report.importance import importances, lives
+from archsmith.report.importance import doubts, importances, lives, varied
 from archsmith.report.page import write_search_page
 from archsmith.report.plain import write_json
 from archsmith.report.story import Difference, Searched, Tried
@@ -33,7 +33,7 @@ def told(trials: Sequence[Trial], space: Space, objectives: Sequence[str], title
     order = sorted(done, key=lambda trial: (trial.values[objective], trial.number))
     front = pareto(done, objectives)
     best, other = [*order, None, None][:2]
-    weights = importances(done, space, objective)
+    weights, names = importances(done, space, objective), varied(done, space)
     return Searched(
         title=title,
         objective=objective,
@@ -49,7 +49,8 @@ def told(trials: Sequence[Trial], space: Space, objectives: Sequence[str], title
         why=why(best, other, len(done), objective) if best else "",
         differences=differences(best, other) if best else (),
         importances=weights,
-        lives=lives(done, space, list(weights), objective),
+        lives=lives(done, space, list(dict.fromkeys([*weights, *names])), objective),
+        doubts=doubts(len(done), len(names)) if names else ("", ""),
         drawing=drawing,
     )
 

@@ -94,11 +94,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Life:
-    """A value of a choice: its share of the trials in each third of the search; mean and best of its trials, None where
-    it has none."""
+    """A value of a choice: its share of the trials in which that was active, in each third of the search, None where it
+    was in none; mean and best of its trials, None where it has none."""
 
     value: str
-    shares: tuple[float, ...]
+    shares: tuple[float | None, ...]
     mean: float | None = None
     best: float | None = None
 
@@ -125,6 +125,7 @@ class Searched:
     differences: tuple[Difference, ...] = ()
     importances: Mapping[str, float] = field(default_factory=dict)
     lives: Mapping[str, tuple[Life, ...]] = field(default_factory=dict)
+    doubts: tuple[str, str] = ("", "")
     drawing: str = ""
 
 

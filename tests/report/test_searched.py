@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from archsmith.report.importance import importances, lives
+from archsmith.build import known_space
+from archsmith.report.importance import ABSENT, importances, lives, varied
 from archsmith.report.page import _search_figures, write_page
 from archsmith.report.result import Result
 from archsmith.report.searched import told, write_searched
@@ -37,7 +38,7 @@ def trials(count: int) -> list[Trial]:
 
 def test_what_decides_is_most_important() -> None:
     found = importances(trials(40), SPACE, "loss")
-    assert next(iter(found)) == "kind" and found["kind"] > 0.9 and set(found) == {"kind", "idle"}
+    assert next(iter(found)) == "kind" and found["kind"] > 0.7 and set(found) == {"kind", "idle", "some"}
     assert importances(trials(5), SPACE, "loss") == {}
 
 
@@ -45,6 +46,49 @@ def test_values_that_are_no_longer_tried_have_no_share_at_the_end() -> None:
     rows = {life.value: life for life in lives(trials(60), SPACE, ["kind"], "loss")["kind"]}
     assert rows["c"].shares[0] > 0 and rows["c"].shares[1:] == (0.0, 0.0) and (rows["c"].best or 0) >= 5.0
     assert min(rows["b"].shares) > 0
+
+
+def conditional(count: int) -> list[Trial]:
+    """What decides is a choice that half of the trials do not have."""
+    space, rng, found = LAYERED, np.random.default_rng(0), list[Trial]()
+    for number in range(count):
+        point = space.sample(rng)
+        loss = {None: 3.0, "slow": 6.0, "quick": 1.0}[point.get("second")] + 0.01 * rng.random()
+        found.append(Trial(number, Proposal(point), "complete", {"loss": loss}))
+    return found
+
+
+LAYERED = Space({
+    "depth": Choice([1, 2]), "idle": Choice([1, 2, 3]),
+    "second": Choice(["slow", "quick"], when=Condition("depth", [2])),
+})  # fmt: skip
+
+
+def test_a_choice_that_is_not_always_there_takes_part() -> None:
+    done = conditional(60)
+    assert next(iter(importances(done, LAYERED, "loss"))) == "second"
+    rows = {life.value: life for life in lives(done, LAYERED, ["second"], "loss")["second"]}
+    assert set(rows) == {"slow", "quick", ABSENT} and rows["quick"].best == pytest.approx(1.0, abs=0.01)
+    for slow, quick, absent in zip(*(rows[value].shares for value in ("slow", "quick", ABSENT)), strict=True):
+        assert (slow or 0) + (quick or 0) == pytest.approx(1.0) and 0 < (absent or 0) < 1
+    without = [trial for trial in done if trial.proposal.architecture["depth"] == 1 or trial.number < 20]
+    assert lives(without, LAYERED, ["second"], "loss")["second"][0].shares[-1] is None
+
+
+@pytest.mark.parametrize("name", ["text", "chain", "vit"])
+def test_all_choices_of_a_space_whose_layers_may_be_absent_are_told_of(name: str) -> None:
+    space, rng = known_space(name).space, np.random.default_rng(0)
+    done = [Trial(n, Proposal(space.sample(rng)), "complete", {"loss": rng.random()}) for n in range(60)]
+    told_of = {choice for choice, of in space.choices.items() if len(of.values) > 1}
+    assert set(importances(done, space, "loss")) == set(varied(done, space)) == told_of
+
+
+def test_few_trials_show_what_lived_and_how_little_it_says(tmp_path: Path) -> None:
+    for count, table, bars in ((5, False, False), (8, True, False), (12, True, True), (90, True, True)):
+        page = write_searched(trials(count), SPACE, ["loss"], tmp_path, "").read_text(encoding="utf-8")
+        assert ("Which values live and die" in page, "(fANOVA)" in page) == (table, bars)
+        assert ("too few to tell which choices matter" in page) == (count < 12)
+        assert ("by chance" in page) == (5 < count < 30)
 
 
 def test_the_best_stands_beside_the_runner_up(tmp_path: Path) -> None:
