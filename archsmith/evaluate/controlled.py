@@ -43,7 +43,6 @@ def train_controlled(
 ) -> tuple[Fitted, Iterator[Architecture]]:
     """Train weights and controller, in place, by turns; then draws of the controller, without end."""
     ground, (first, others) = shared.ground, halves(shared)
-    done = 0
 
     def written(rng: np.random.Generator) -> tuple[Architecture, Plan]:
         for _ in range(TRIES):
@@ -54,19 +53,24 @@ def train_controlled(
                 controller.learn(architecture, 0.0)
         return shared.drawn(rng)
 
-    def drawn(rng: np.random.Generator) -> Plan:
-        nonlocal done
-        done += torch.is_grad_enabled()  # otherwise the loss is only tried out
-        if done <= ALONE * recipe.steps:
-            return shared.drawn(rng)[1]
-        architecture, plan = written(rng)
-        rows = [others[i] for i in rng.integers(len(others), size=recipe.batch)]
-        with torch.no_grad():
-            loss = float(losing(shared.network(plan), ground.task, recipe, shared.seed)(rows))
-        controller.learn(architecture, math.exp(-loss) if math.isfinite(loss) else 0.0)
-        return written(rng)[1]
+    def drawing(recipe: Recipe) -> Callable[[np.random.Generator], Plan]:
+        done = 0
 
-    fitted = train_shared(shared, recipe, drawn=drawn, kept=first, progress=progress)
+        def drawn(rng: np.random.Generator) -> Plan:
+            nonlocal done
+            done += torch.is_grad_enabled()  # otherwise the loss is only tried out
+            if done <= ALONE * recipe.steps:
+                return shared.drawn(rng)[1]
+            architecture, plan = written(rng)
+            rows = [others[i] for i in rng.integers(len(others), size=recipe.batch)]
+            with torch.no_grad():
+                loss = float(losing(shared.network(plan), ground.task, recipe, shared.seed)(rows))
+            controller.learn(architecture, math.exp(-loss) if math.isfinite(loss) else 0.0)
+            return written(rng)[1]
+
+        return drawn
+
+    fitted = train_shared(shared, recipe, drawing=drawing, kept=first, progress=progress)
 
     def draws() -> Iterator[Architecture]:
         rng = np.random.default_rng([shared.seed, 25])

@@ -31,7 +31,7 @@ from archsmith.errors import BadInput
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared, halves
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, filled, losing
+from archsmith.train.recipe import Recipe, halving, losing, passes_of
 
 Method = Literal["darts", "gdas"]
 HOT, COLD = 10.0, 0.1  # tau of GDAS at the beginning and at the end
@@ -74,6 +74,15 @@ class Strength(nn.Module):
             extra = np.zeros(len(values)) if noise is None else noise.gumbel(size=len(values))
             found[name] = dict(zip(values, (logit.detach().double().numpy() + extra).tolist(), strict=True))
         return found
+
+    def copy(self) -> list[Tensor]:
+        """A copy of alpha."""
+        return [p.detach().clone() for p in self.parameters()]
+
+    def put(self, alpha: Sequence[Tensor]) -> None:
+        """Make alpha what it was."""
+        for p, former in zip(self.parameters(), alpha, strict=True):
+            p.data.copy_(former)
 
 
 @dataclass(eq=False)
@@ -147,58 +156,79 @@ def train_mixture(
     dropout: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> Mixed:
-    """Learn the operators' weights and the strengths, in place. `dropout`: behind skip connections; it falls to 0."""
-    shared, strength = mixture.shared, mixture.strength
-    task, seed, steps = shared.ground.task, shared.seed, recipe.steps
-    first, others = halves(shared)
-    rate = max(STEADY, MOVE / steps)
-    adam = torch.optim.Adam(strength.parameters(), rate, betas=(0.5, 0.999), weight_decay=1e-3)
-    lose = losing(mixture.wrapped, task, recipe, seed)
-    mixture.weights.dropout = dropout
-    done, ended = 0, None
-    before = [p.detach().clone() for p in strength.parameters()]
+    """Learn the operators' weights and the strengths, in place; where a batch does not fit into memory, it is halved
+    (`train.recipe.halving`). `dropout`: behind skip connections; it falls to 0."""
+    shared, task, seed = mixture.shared, mixture.shared.ground.task, mixture.shared.seed
+    first, _ = halves(shared)
+    begun = mixture.strength.copy()
 
-    def loss(rows: list[int]) -> Tensor:
-        nonlocal done, ended, before
+    def attempt(recipe: Recipe) -> Mixed:
+        loss = _Alternating(mixture, recipe, method, second_order, dropout)
+        passes = passes_of(task, recipe.batch, seed, first)
+        fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+        return Mixed(fitted, loss.ended)
+
+    def afresh() -> None:
+        shared.afresh()
+        mixture.strength.put(begun)
+
+    shared.begin(mixture.wrapped)
+    mixed = halving(recipe, attempt, afresh)
+    mixture.weights.dropout = 0.0
+    return mixed
+
+
+class _Alternating:
+    """rows -> the loss that the operators' weights go down by; before, a step of the strengths on the other half."""
+
+    def __init__(self, mixture: Mixture, recipe: Recipe, method: Method, second_order: bool, dropout: float) -> None:
+        self.mixture, self.recipe, self.method = mixture, recipe, method
+        self.second_order, self.dropout = second_order, dropout
+        shared, strength = mixture.shared, mixture.strength
+        _, self.others = halves(shared)
+        rate = max(STEADY, MOVE / recipe.steps)
+        self.adam = torch.optim.Adam(strength.parameters(), rate, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.lose = losing(mixture.wrapped, shared.ground.task, recipe, shared.seed)
+        self.done, self.before = 0, strength.copy()
+        self.ended: int | None = None  # the step at which skip connections had taken over
+
+    def __call__(self, rows: list[int]) -> Tensor:
+        weights, strength, steps = self.mixture.weights, self.mixture.strength, self.recipe.steps
         if not torch.is_grad_enabled():  # only tried out
-            mixture.weights.of = strength.weights(None, np.random.default_rng(0))
-            return lose(rows)
-        rng = np.random.default_rng([seed, 23, done])
-        tau = HOT * (COLD / HOT) ** (done / steps) if method == "gdas" else None
-        mixture.weights.dropout = dropout * (1 - done / steps)
-        if ended is None and done >= ASIDE * steps:
-            mixture.weights.of = strength.weights(tau, rng)
-            picked = [others[i] for i in rng.integers(len(others), size=len(rows))]
-            slopes = (
-                _unrolled(mixture, lose, rows, picked, recipe.learning_rate)
-                if second_order
-                else _slopes(mixture, lose(picked))
-            )
-            for p, slope in zip(strength.parameters(), slopes, strict=True):
-                p.grad = slope
-            adam.step()
-            if done % max(1, steps // CHECKED) == 0:
-                if len(mixture.skipping()) > mixture.most_skips:
-                    ended = done
-                    for p, former in zip(strength.parameters(), before, strict=True):
-                        p.data.copy_(former)
-                else:
-                    before = [p.detach().clone() for p in strength.parameters()]
-        mixture.weights.of = {
+            weights.of = strength.weights(None, np.random.default_rng(0))
+            return self.lose(rows)
+        rng = np.random.default_rng([self.mixture.shared.seed, 23, self.done])
+        tau = HOT * (COLD / HOT) ** (self.done / steps) if self.method == "gdas" else None
+        weights.dropout = self.dropout * (1 - self.done / steps)
+        if self.ended is None and self.done >= ASIDE * steps:
+            weights.of = strength.weights(tau, rng)
+            self._move(rows, [self.others[i] for i in rng.integers(len(self.others), size=len(rows))])
+            if self.done % max(1, steps // CHECKED) == 0:
+                self._check()
+        weights.of = {
             name: {value: weight.detach() for value, weight in of.items()}
             for name, of in strength.weights(tau, rng).items()
         }
-        done += 1
-        return lose(rows)
+        self.done += 1
+        return self.lose(rows)
 
-    def passes(epoch: int) -> Any:
-        batches = task.batches("train", recipe.batch, np.random.default_rng([seed, epoch]))
-        return filled(batches, first, recipe.batch)
+    def _move(self, rows: list[int], others: list[int]) -> None:
+        """A step of the strengths."""
+        if self.second_order:
+            slopes = _unrolled(self.mixture, self.lose, rows, others, self.recipe.learning_rate)
+        else:
+            slopes = _slopes(self.mixture, self.lose(others))
+        for p, slope in zip(self.mixture.strength.parameters(), slopes, strict=True):
+            p.grad = slope
+        self.adam.step()
 
-    shared.begin(mixture.wrapped)
-    fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
-    mixture.weights.dropout = 0.0
-    return Mixed(fitted, ended)
+    def _check(self) -> None:
+        """Where skip connections have taken over, end, with the strengths of the check before."""
+        if len(self.mixture.skipping()) > self.mixture.most_skips:
+            self.ended = self.done
+            self.mixture.strength.put(self.before)
+        else:
+            self.before = self.mixture.strength.copy()
 
 
 def _slopes(mixture: Mixture, loss: Tensor) -> list[Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.from_scratch import DRAWN
 from archsmith.evaluate.sizes import Values, nearest
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, filled, losing
+from archsmith.train.recipe import Recipe, halving, losing, passes_of
 
 ALONE = 0.3  # of the steps, the largest network learns alone (180 of 605 epochs)
 EARLIER = 1 / 6  # of a kind's steps, before the last of its values is open (25 of 150 epochs)
@@ -90,31 +89,32 @@ def train_shrinking(
     for stage in stages:  # what none of the covered networks had is made before the optimiser sees what there is
         for plan in sandwich(shared, stage.open, 2, np.random.default_rng([seed, 27])):
             shared.network(plan)
-    done = 0
 
-    def loss(rows: list[int]) -> Tensor:
-        nonlocal done
-        rng = np.random.default_rng([seed, 26, done])
-        stage = stages[-1]
-        if torch.is_grad_enabled():  # otherwise the loss is only tried out
-            stage = [each for each in stages if each.start <= done / recipe.steps][-1]
-            done += 1
-        outputs: list[Tensor] = []
-        total: list[Tensor] = []
-        for plan in sandwich(shared, stage.open, 1 if stage is stages[0] else paths, rng):
-            wrapped = shared.network(plan)
-            wrapped.register_forward_hook(lambda *given: outputs.append(given[-1]))
-            own = losing(wrapped, task, recipe, seed)(rows)  # each sees the same varied rows
-            if total and distil:
-                own = (1 - distil) * own + distil * task.divergence(outputs[-1], outputs[0].detach())
-            total.append(own)
-        return torch.stack(total).mean()
+    def attempt(recipe: Recipe) -> Fitted:
+        done = 0
 
-    def passes(epoch: int) -> Any:
-        return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), None, recipe.batch)
+        def loss(rows: list[int]) -> Tensor:
+            nonlocal done
+            rng = np.random.default_rng([seed, 26, done])
+            stage = stages[-1]
+            if torch.is_grad_enabled():  # otherwise the loss is only tried out
+                stage = [each for each in stages if each.start <= done / recipe.steps][-1]
+                done += 1
+            outputs: list[Tensor] = []
+            total: list[Tensor] = []
+            for plan in sandwich(shared, stage.open, 1 if stage is stages[0] else paths, rng):
+                wrapped = shared.network(plan)
+                wrapped.register_forward_hook(lambda *given: outputs.append(given[-1]))
+                own = losing(wrapped, task, recipe, seed)(rows)  # each sees the same varied rows
+                if total and distil:
+                    own = (1 - distil) * own + distil * task.divergence(outputs[-1], outputs[0].detach())
+                total.append(own)
+            return torch.stack(total).mean()
+
+        return fit(shared, passes_of(task, recipe.batch, seed), loss, recipe.schedule(seed), progress=progress)
 
     shared.begin()
-    return fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+    return halving(recipe, attempt, shared.afresh)
 
 
 def sandwich(shared: Elastic, open_: Values, paths: int, rng: np.random.Generator) -> list[Plan]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from archsmith.evaluate.trained import validation_loss
 from archsmith.space import JSON, Architecture
 from archsmith.space.choice import digest
 from archsmith.train import Fitted, fit
-from archsmith.train.recipe import Recipe, filled, losing
+from archsmith.train.recipe import Recipe, halving, losing, passes_of
 from archsmith.trial import Proposal
 
 COVERED, ROUNDS = 300, 10  # architectures whose modules are made before training, as long as there are new ones
@@ -46,6 +45,7 @@ class Shared(nn.Module):
         super().__init__()
         self.ground, self.blueprint, self.seed = ground, blueprint, seed
         self.bank = nn.ModuleDict()
+        self.makes: dict[str, Callable[[], nn.Module]] = {}
         self.trained: dict[str, dict[str, Tensor]] = {}
         self.checkpoint: Path | None = None  # where a killed training may go on from
         self.begun: set[str] | None = None  # what is trained, of what was there when training began
@@ -76,14 +76,23 @@ class Shared(nn.Module):
         `ValueError` for one that has weights, where weights were trained and none of them are its own."""
         key = digest(name)
         if key not in self.bank:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
-                made = self.ground.informed(make())
+            made = self.made(key, make)
             if self.trained and key not in self.trained and next(made.parameters(), None) is not None:
                 raise ValueError("it has a layer that none of the networks had whose weights were trained")
-            self.bank[key] = made
+            self.bank[key], self.makes[key] = made, make
             self.bank[key].load_state_dict(self.trained.get(key, self.bank[key].state_dict()))
         return self.bank[key]
+
+    def made(self, key: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """A new module, its weights drawn from the seed and its key."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(digest([self.seed, key])[:8], 16))
+            return self.ground.informed(make())
+
+    def afresh(self) -> None:
+        """All weights as they were before training: drawn anew, since a copy would take as much memory again."""
+        for key, module in self.bank.items():
+            module.load_state_dict(self.made(key, self.makes[key]).state_dict())
 
     def modules_of(self, plan: Plan) -> Callable[[Piece], nn.Module]:
         """The module of each place of a plan."""
@@ -130,7 +139,7 @@ def train_shared(
     *,
     paths: int = 1,
     heaviest_of: int = 1,
-    drawn: Callable[[np.random.Generator], Plan] | None = None,
+    drawing: Callable[[Recipe], Callable[[np.random.Generator], Plan]] | None = None,
     kept: AbstractSet[int] | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -140,9 +149,9 @@ def train_shared(
 
     `heaviest_of`: of so many drawn the one with most weights is trained. What has weights is good only once they are
     trained, so under even draws networks that have few of them seem better than they are for long.
-    `drawn`: draws the plan of a network, at random unless told. `kept`: the train rows that it learns from, all unless
-    told. `checkpoint`: a file that a killed training goes on from, where what `drawn` does depends on its argument
-    alone.
+    `drawing`: what draws the plan of a network in a training by this recipe, at random unless told. `kept`: the train
+    rows that it learns from, all unless told. `checkpoint`: a file that a killed training goes on from, where what
+    draws depends on its argument alone. Where a batch does not fit into memory, it is halved (`train.recipe.halving`).
     """
     task, seed = shared.ground.task, shared.seed
 
@@ -153,23 +162,24 @@ def train_shared(
         for plan in outer:  # what none of the covered networks had is made before training
             shared.network(plan)
 
-    def draw(rng: np.random.Generator) -> Plan:
-        if drawn is not None:
-            return drawn(rng)
+    def random(rng: np.random.Generator) -> Plan:
         plans = [shared.drawn(rng)[1] for _ in range(heaviest_of)]
         return plans[0] if heaviest_of == 1 else max(plans, key=lambda plan: paper_costs(plan)["parameters"])
 
-    def loss(rows: list[int]) -> Tensor:
-        rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
-        plans = [*outer, *(draw(rng) for _ in range(paths - len(outer)))]
-        each = [losing(shared.network(plan), task, recipe, seed)(rows) for plan in plans]
-        return torch.stack(each).mean()
+    def attempt(recipe: Recipe) -> Fitted:
+        draw = random if drawing is None else drawing(recipe)
 
-    def passes(epoch: int) -> Any:
-        return filled(task.batches("train", recipe.batch, np.random.default_rng([seed, epoch])), kept, recipe.batch)
+        def loss(rows: list[int]) -> Tensor:
+            rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
+            plans = [*outer, *(draw(rng) for _ in range(paths - len(outer)))]
+            each = [losing(shared.network(plan), task, recipe, seed)(rows) for plan in plans]
+            return torch.stack(each).mean()
+
+        passes = passes_of(task, recipe.batch, seed, kept)
+        return fit(shared, passes, loss, recipe.schedule(seed), checkpoint=checkpoint, progress=progress)
 
     shared.begin()
-    return fit(shared, passes, loss, recipe.schedule(seed), checkpoint=checkpoint, progress=progress)
+    return halving(recipe, attempt, shared.afresh, checkpoint=checkpoint)
 
 
 def halves(shared: Shared) -> tuple[set[int], list[int]]:

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from archsmith.tasks.task import Task
 from archsmith.train.fit import Ends, Fitted, Schedule, fit, planned_steps
 from archsmith.train.parallel import Share, agreed, spread
 
+T = TypeVar("T")
 LOG = logging.getLogger("archsmith")
 NO_MEMORY = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
 
@@ -87,40 +89,59 @@ def teach(
 ) -> Fitted:
     """Train a wrapped module on the task's train labels, in place.
 
-    Where a batch does not fit into memory, it is halved, and the steps are doubled; so the result's steps tell. With a
-    `share` this is one of several processes that train the same module (parallel.py); nothing is halved then.
+    Where a batch does not fit into memory, it is halved (`halving`). With a `share` this is one of several processes
+    that train the same module (parallel.py); nothing is halved then.
 
     Raises:
         ArchsmithError: the loss is not finite many times in a row, or one row does not fit.
     """
-    batch, felt = recipe.batch, _Felt(wrapped)
-    if checkpoint is not None and checkpoint.exists():  # of a batch that had been halved
-        batch //= max(1, (planned_steps(checkpoint) or recipe.steps) // recipe.steps)
+    felt = _Felt(wrapped)
     order = np.random.default_rng([seed, 1]).permutation(task.size("train"))
     kept = set(order[: max(2, round(recipe.share * len(order)))].tolist()) if recipe.share < 1 else None
     begun = {name: tensor.detach().clone() for name, tensor in wrapped.state_dict().items()}
+
+    def attempt(recipe: Recipe) -> Fitted:
+        with felt.listening(bool(recipe.activation_l1 or recipe.activation_l2)):
+            return fit(
+                wrapped,
+                passes_of(task, recipe.batch, seed, kept),
+                losing(wrapped, task, recipe, seed, felt, share),
+                recipe.schedule(seed + (share.rank << 32 if share else 0)),
+                validate=validate,
+                checks=checks,
+                ends=ends,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
+
+    def afresh() -> None:
+        wrapped.load_state_dict(begun)
+
+    return halving(recipe, attempt, afresh, checkpoint=checkpoint, share=share)
+
+
+def halving(
+    recipe: Recipe,
+    attempt: Callable[[Recipe], T],
+    afresh: Callable[[], None],
+    *,
+    checkpoint: Path | None = None,
+    share: Share | None = None,
+) -> T:
+    """What an attempt to train by a recipe gives. Where a batch does not fit into memory, `afresh` undoes the attempt,
+    and the next has half the batch and twice the steps, each smaller: as many rows. `checkpoint`: of the attempt, which
+    is gone on from with the batch that it had. Nothing is halved where processes have a `share` each.
+
+    Raises `ArchsmithError` where one row, or the share of a process, does not fit.
+    """
+    batch = recipe.batch
+    if checkpoint is not None and checkpoint.exists():  # of a batch that had been halved
+        batch //= max(1, (planned_steps(checkpoint) or recipe.steps) // recipe.steps)
     while True:  # left by return, or by what is raised
-
-        def passes(epoch: int, size: int = batch) -> Iterator[list[int]]:
-            rng = np.random.default_rng([seed, epoch])
-            return filled(task.batches("train", size, rng), kept, size)
-
-        # As many rows in smaller batches, each a smaller step.
-        smaller, plan = recipe.batch // batch, recipe.schedule(seed + (share.rank << 32 if share else 0))
-        plan = replace(plan, steps=plan.steps * smaller, learning_rate=plan.learning_rate / smaller**0.5)
+        more = recipe.batch // batch
+        rate = recipe.learning_rate / more**0.5
         try:
-            with felt.listening(bool(recipe.activation_l1 or recipe.activation_l2)):
-                return fit(
-                    wrapped,
-                    passes,
-                    losing(wrapped, task, recipe, seed, felt, share),
-                    plan,
-                    validate=validate,
-                    checks=checks,
-                    ends=ends,
-                    checkpoint=checkpoint,
-                    progress=progress,
-                )
+            return attempt(replace(recipe, batch=batch, steps=recipe.steps * more, learning_rate=rate))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and NO_MEMORY not in str(error):
                 raise
@@ -131,9 +152,16 @@ def teach(
                 raise ArchsmithError("one row must fit into memory; it does not. Search smaller networks.") from error
         batch //= 2
         LOG.warning("a batch of %d rows did not fit into memory; training begins anew with %d", 2 * batch, batch)
-        wrapped.load_state_dict(begun)
+        afresh()
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
+
+
+def passes_of(
+    task: Task, batch: int, seed: int, kept: AbstractSet[int] | None = None
+) -> Callable[[int], Iterator[list[int]]]:
+    """epoch -> the batches of a pass over the train rows, or those of them that are kept."""
+    return lambda epoch: filled(task.batches("train", batch, np.random.default_rng([seed, epoch])), kept, batch)
 
 
 def filled(batches: Iterable[list[int]], kept: AbstractSet[int] | None, size: int) -> Iterator[list[int]]:
