@@ -185,8 +185,8 @@ def left(minutes: float | None, spent: float) -> float | None:
 
 
 def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spent: float) -> None:
-    """How many steps the winner has: by its own pace, now that it is known, in the seconds that are left, and those that
-    were planned for it at least."""
+    """How many steps the winner has: by its own pace, now that it is known, in the seconds that are left, or that were
+    planned for it where those are more."""
 
     def measure(folder: Path) -> JSON:
         planned = read_json(run.path / "stages" / "pace.json")["result"]
