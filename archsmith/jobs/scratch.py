@@ -35,6 +35,7 @@ from archsmith.model.pretrained import read_json
 from archsmith.report.drawn import drawn
 from archsmith.report.plain import write_text
 from archsmith.report.result import Result
+from archsmith.report.searched import Chosen
 from archsmith.report.terminal import Progress
 from archsmith.space import JSON, Architecture
 from archsmith.study import RunDirectory
@@ -299,18 +300,24 @@ def is_chosen(out: Path) -> bool:
     return (out / "stages" / f"{CHOSEN}.json").exists()
 
 
-def picture_of(scratch: Scratch | None, trials: Sequence[Trial], out: Path) -> str:
-    """HTML of the network that is handed over; empty where no networks are searched, or none was found."""
+def chosen_of(scratch: Scratch | None, trials: Sequence[Trial], out: Path) -> Chosen | None:
+    """The network that is handed over, drawn; None where no networks are searched, or none was found."""
     if scratch is None or not any(trial.status == "complete" for trial in trials):
-        return ""
+        return None
     ground, blueprint = grounded(scratch)
-    chosen = Architecture.from_json(read_json(out / "stages" / f"{CHOSEN}.json")["result"]) if is_chosen(out) else None
-    return drawn(ground.plan(blueprint, chosen or best_of(trials)))
+    best = Architecture.from_json(read_json(out / "stages" / f"{CHOSEN}.json")["result"]) if is_chosen(out) else None
+    best = best or best_of(trials)
+    return Chosen(best, judged_by(trials), drawn(ground.plan(blueprint, best)))
 
 
 def best_of(trials: Sequence[Trial]) -> Architecture:
     """The architecture that lost least, or ranked best without training, of those that were tried in full."""
-    done = [trial for trial in whole(trials) if trial.status == "complete"]
-    by = "loss_points" if all("loss_points" in trial.values for trial in done) else "rank_points"
+    done, by = [trial for trial in whole(trials) if trial.status == "complete"], judged_by(trials)
     best: Architecture = min(done, key=lambda trial: (trial.values[by], trial.number)).proposal.architecture
     return best
+
+
+def judged_by(trials: Sequence[Trial]) -> str:
+    """The value that says which network is the best."""
+    done = [trial for trial in whole(trials) if trial.status == "complete"]
+    return "loss_points" if all("loss_points" in trial.values for trial in done) else "rank_points"

@@ -235,7 +235,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
     where = asked.space or (asked.scratch.space if asked.scratch else "")
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
-    write_searched(trials, space, objectives, out, title, scratch.picture_of(asked.scratch, trials, out))
+    write_searched(trials, space, objectives, out, title, scratch.chosen_of(asked.scratch, trials, out))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
         if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):

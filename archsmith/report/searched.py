@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from archsmith.report.importance import doubts, importances, lives, varied
 from archsmith.report.page import write_search_page
 from archsmith.report.plain import write_json
 from archsmith.report.story import Difference, Searched, Tried
-from archsmith.space import Space
+from archsmith.space import Architecture, Space
 from archsmith.trial import Trial, pareto, whole
+
+MEANING = {"loss_points": "points lost on validation", "rank_points": "0 for the best by scores without training"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The network that is handed over: `by` which value it is the best, and HTML that draws it."""
+
+    architecture: Architecture
+    by: str
+    drawing: str
 
 
 def write_searched(
-    trials: Sequence[Trial], space: Space, objectives: Sequence[str], out: Path, title: str, drawing: str = ""
+    trials: Sequence[Trial],
+    space: Space,
+    objectives: Sequence[str],
+    out: Path,
+    title: str,
+    chosen: Chosen | None = None,
 ) -> Path:
-    """Write `out/search.json` and `out/search.html`, and give the latter; `drawing`: HTML of the best network, where
-    there is one."""
-    searched = told(trials, space, objectives, title, drawing)
+    """Write `out/search.json` and `out/search.html`, and give the latter. Without `chosen` the best is the best by the
+    first objective."""
+    searched = told(trials, space, objectives, title, chosen)
     write_json(out / "search.json", searched)
     return write_search_page(searched, out)
 
 
-def told(trials: Sequence[Trial], space: Space, objectives: Sequence[str], title: str, drawing: str = "") -> Searched:
+def told(
+    trials: Sequence[Trial], space: Space, objectives: Sequence[str], title: str, chosen: Chosen | None = None
+) -> Searched:
     """What the trials say."""
-    objective = objectives[0]
-    complete = [trial for trial in trials if trial.status == "complete"]
-    done = [trial for trial in whole(trials) if trial.status == "complete"]
+    objective = chosen.by if chosen else objectives[0]
+    shown = dict.fromkeys([*objectives, objective])
+    ended = [trial for trial in trials if trial.status == "complete"]
+    complete = [trial for trial in ended if math.isfinite(trial.values.get(objective, math.nan))]
+    done = whole(complete)
     full = {trial.number for trial in done}
     counts = {name: sum(trial.status == name for trial in trials) for name in ("complete", "failed")}
+    # Of several trials of what was chosen the best; another may have ended after it was chosen, and be better.
     order = sorted(done, key=lambda trial: (trial.values[objective], trial.number))
-    front = pareto(done, objectives)
+    order.sort(key=lambda trial: chosen is not None and trial.proposal.architecture != chosen.architecture)
     best, other = [*order, None, None][:2]
     weights, names = importances(done, space, objective), varied(done, space)
     return Searched(
@@ -40,27 +63,30 @@ def told(trials: Sequence[Trial], space: Space, objectives: Sequence[str], title
         objectives=tuple(objectives),
         counts={name: count for name, count in counts.items() if count},
         trials=tuple(
-            Tried(trial.number, {name: trial.values[name] for name in objectives}, trial.number in full)
+            Tried(trial.number, {name: trial.values[name] for name in shown}, trial.number in full)
             for trial in complete
         ),
-        front=tuple(trial.number for trial in front),
+        front=tuple(trial.number for trial in pareto(done, objectives)),
         best=best.number if best else None,
         other=other.number if other else None,
-        why=why(best, other, len(done), objective) if best else "",
+        why=why(best, other, len(done), objective, MEANING.get(objective, "") if chosen else "") if best else "",
         differences=differences(best, other) if best else (),
         importances=weights,
         lives=lives(done, space, list(dict.fromkeys([*weights, *names])), objective),
         doubts=doubts(len(done), len(names)) if names else ("", ""),
-        drawing=drawing,
+        drawing=chosen.drawing if chosen else "",
     )
 
 
-def why(best: Trial, other: Trial | None, count: int, objective: str) -> str:
+def why(best: Trial, other: Trial | None, count: int, objective: str, meaning: str = "") -> str:
     """Why the best of so many is the best, and by how much it is better than the runner-up."""
-    said = f"Trial {best.number} is the best of {count} by {objective}: {best.values[objective]:.6g}"
+    by = f"{objective} ({meaning})" if meaning else objective
+    said = f"Trial {best.number} is the best of {count} by {by}: {best.values[objective]:.6g}"
     if other is None:
         return said
     gap = other.values[objective] - best.values[objective]
+    if gap < 0:
+        return f"{said}; trial {other.number}, with {other.values[objective]:.6g}, ended after it was chosen"
     said += f"; the runner-up, trial {other.number}, has {other.values[objective]:.6g}, which is {gap:.3g} more"
     return said + (", too little to tell them apart" if gap == 0 else "")
 

@@ -13,7 +13,7 @@ from archsmith.build import known_space
 from archsmith.report.importance import ABSENT, importances, lives, varied
 from archsmith.report.page import _search_figures, write_page
 from archsmith.report.result import Result
-from archsmith.report.searched import told, write_searched
+from archsmith.report.searched import Chosen, told, write_searched
 from archsmith.report.story import Story, read_searched
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.trial import Proposal, Trial
@@ -101,9 +101,27 @@ def test_the_best_stands_beside_the_runner_up(tmp_path: Path) -> None:
     assert page.count('class="other"') == 1 and "&lt;a&gt;" in page and "<a>" not in page.replace(get_plotlyjs(), "")
 
 
+def test_what_is_explained_is_what_was_chosen() -> None:
+    """Whatever the first objective is: a network is handed over for what it lost."""
+    small, good, late = (Architecture({"kind": "b", "idle": idle, "only": 4, "some": 5}) for idle in (1, 2, 3))
+    values = [(small, 1.0, 30.0), (small, 1.0, 9.0), (good, 7.0, 5.0), (late, 9.0, 4.0)]
+    done = [
+        Trial(n, Proposal(a), "complete", {"macs": m, "loss_points": loss}) for n, (a, m, loss) in enumerate(values)
+    ]
+    objectives = ["macs", "loss_points"]
+    assert told(done, SPACE, objectives, "").best == 0
+    said = told(done[:3], SPACE, objectives, "", Chosen(good, "loss_points", ""))
+    assert (said.objective, said.best, said.other, said.front) == ("loss_points", 2, 1, (1, 2))
+    assert "best of 3 by loss_points (points lost on validation): 5;" in said.why and "9, which is 4 more" in said.why
+    said = told(done, SPACE, ["macs"], "", Chosen(good, "loss_points", ""))
+    assert (said.best, said.other) == (2, 3) and "trial 3, with 4, ended after it was chosen" in said.why
+    assert _search_figures(said)["reached"] == [30.0, 9.0, 5.0, 4.0]
+
+
 def test_the_report_of_a_run_shows_its_search_with_one_chart_library(tmp_path: Path, bare: Result) -> None:
+    chosen = Chosen(trials(1)[0].proposal.architecture, "loss", "<b>drawn</b>")
     before = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
-    write_searched(trials(40), SPACE, ["loss"], tmp_path, "random on cells", "<b>drawn</b>")
+    write_searched(trials(40), SPACE, ["loss"], tmp_path, "random on cells", chosen)
     page = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
     shown = ("random on cells", "plot-tried", "Why this one", "<b>drawn</b>", "Which choices matter", "live and die")
     assert all(each in page for each in shown) and not any(f">{each}" in before for each in shown)
