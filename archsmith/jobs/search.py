@@ -35,7 +35,7 @@ from archsmith.jobs.scratch import Making
 from archsmith.jobs.target import parse_targets
 from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
-from archsmith.report.searched import write_searched
+from archsmith.report.searched import Aim, write_searched
 from archsmith.report.terminal import Progress
 from archsmith.search import STRATEGIES, strategy, with_prior, within
 from archsmith.search.candidates import Features
@@ -235,7 +235,8 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
     where = asked.space or (asked.scratch.space if asked.scratch else "")
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
-    write_searched(trials, space, objectives, out, title, scratch.chosen_of(asked.scratch, trials, out))
+    aim = Aim(title, objectives, asked.trials, asked.patience)
+    write_searched(trials, space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
         if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):

@@ -108,9 +108,10 @@ class Searched:
     """How a search went. Values are minimised.
 
     `objective`: by which the best is the best; `counts`: of trials by how they ended; `front`: numbers of the trials
-    that no other beats; `best` and `other`: those of the best and of the runner-up; `why`: one over the other, in
-    words; `importances`: choice -> its share of what makes the objective vary; `lives`: choice -> its values;
-    `drawing`: the best network as HTML.
+    that no other beats; `best` and `other`: those of the best and of the runner-up; `course`: when the best came and
+    why the search ended, in words; `why`: the one over the other, in words; `importances`: choice -> its share of what
+    makes the objective vary; `lives`: choice -> its values; `doubts`: how little either says, in words; `drawing`: the
+    best network as HTML.
     """
 
     title: str
@@ -121,6 +122,7 @@ class Searched:
     front: tuple[int, ...] = ()
     best: int | None = None
     other: int | None = None
+    course: str = ""
     why: str = ""
     differences: tuple[Difference, ...] = ()
     importances: Mapping[str, float] = field(default_factory=dict)

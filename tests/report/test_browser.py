@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from archsmith.report.page import write_page
 from archsmith.report.result import Result
-from archsmith.report.searched import write_searched
+from archsmith.report.searched import Aim, write_searched
 from archsmith.report.story import Story
 from tests.report.test_searched import SPACE, trials
 
@@ -139,7 +139,10 @@ def test_a_search_is_drawn_in_its_own_page_and_in_the_report(
     browser: webdriver.Chrome, bare: Result, tmp_path: Path, objectives: list[str]
 ) -> None:
     look(browser, 400, "dark")
-    pages = [write_searched(trials(40), SPACE, objectives, tmp_path, "a"), write_page(bare, Story(), tmp_path)]
+    pages = [
+        write_searched(trials(40), SPACE, tmp_path, Aim("a", tuple(objectives))),
+        write_page(bare, Story(), tmp_path),
+    ]
     for page in pages:
         browser.get(page.as_uri())
         for plot in ("plot-tried", *(["plot-tried-front"] if len(objectives) > 1 else [])):

@@ -13,7 +13,7 @@ from archsmith.build import known_space
 from archsmith.report.importance import ABSENT, importances, lives, varied
 from archsmith.report.page import _search_figures, write_page
 from archsmith.report.result import Result
-from archsmith.report.searched import Chosen, told, write_searched
+from archsmith.report.searched import Aim, Chosen, told, write_searched
 from archsmith.report.story import Story, read_searched
 from archsmith.space import Architecture, Choice, Condition, Space
 from archsmith.trial import Proposal, Trial
@@ -85,7 +85,7 @@ def test_all_choices_of_a_space_whose_layers_may_be_absent_are_told_of(name: str
 
 def test_few_trials_show_what_lived_and_how_little_it_says(tmp_path: Path) -> None:
     for count, table, bars in ((5, False, False), (8, True, False), (12, True, True), (90, True, True)):
-        page = write_searched(trials(count), SPACE, ["loss"], tmp_path, "").read_text(encoding="utf-8")
+        page = write_searched(trials(count), SPACE, tmp_path, Aim("", ("loss",))).read_text(encoding="utf-8")
         assert ("Which values live and die" in page, "(fANOVA)" in page) == (table, bars)
         assert ("too few to tell which choices matter" in page) == (count < 12)
         assert ("by chance" in page) == (5 < count < 30)
@@ -94,10 +94,10 @@ def test_few_trials_show_what_lived_and_how_little_it_says(tmp_path: Path) -> No
 def test_the_best_stands_beside_the_runner_up(tmp_path: Path) -> None:
     one, other = (Architecture({"kind": "<a>", "idle": idle, "only": 4}) for idle in (1, 2))
     done = [Trial(3, Proposal(other), "complete", {"loss": 1.5}), Trial(7, Proposal(one), "complete", {"loss": 1.25})]
-    said = told(done, SPACE, ["loss"], "")
+    said = told(done, SPACE, Aim("", ("loss",)))
     assert "Trial 7 is the best of 2 by loss: 1.25" in said.why and "trial 3, has 1.5, which is 0.25 more" in said.why
     assert [(d.choice, d.best, d.other) for d in said.differences if d.best != d.other] == [("idle", "1", "2")]
-    page = write_searched(done, SPACE, ["loss"], tmp_path, "").read_text(encoding="utf-8")
+    page = write_searched(done, SPACE, tmp_path, Aim("", ("loss",))).read_text(encoding="utf-8")
     assert page.count('class="other"') == 1 and "&lt;a&gt;" in page and "<a>" not in page.replace(get_plotlyjs(), "")
 
 
@@ -108,20 +108,61 @@ def test_what_is_explained_is_what_was_chosen() -> None:
     done = [
         Trial(n, Proposal(a), "complete", {"macs": m, "loss_points": loss}) for n, (a, m, loss) in enumerate(values)
     ]
-    objectives = ["macs", "loss_points"]
-    assert told(done, SPACE, objectives, "").best == 0
-    said = told(done[:3], SPACE, objectives, "", Chosen(good, "loss_points", ""))
+    aim = Aim("", ("macs", "loss_points"))
+    assert told(done, SPACE, aim).best == 0
+    said = told(done[:3], SPACE, aim, Chosen(good, "loss_points", ""))
     assert (said.objective, said.best, said.other, said.front) == ("loss_points", 2, 1, (1, 2))
     assert "best of 3 by loss_points (points lost on validation): 5;" in said.why and "9, which is 4 more" in said.why
-    said = told(done, SPACE, ["macs"], "", Chosen(good, "loss_points", ""))
+    said = told(done, SPACE, Aim("", ("macs",)), Chosen(good, "loss_points", ""))
     assert (said.best, said.other) == (2, 3) and "trial 3, with 4, ended after it was chosen" in said.why
     assert _search_figures(said)["reached"] == [30.0, 9.0, 5.0, 4.0]
+
+
+def lost(*losses: float) -> list[Trial]:
+    points = [Architecture({"kind": "b", "idle": 1 + n % 3, "only": 4, "some": 5}) for n in range(len(losses))]
+    return [Trial(n, Proposal(points[n]), "complete", {"loss": loss, "ms": 1.0}) for n, loss in enumerate(losses)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "limits", "said"),
+    [
+        (
+            [3, 1, 2, 1, 2],
+            (5, None),
+            "The best came with trial 1, after 1 improvement; none of the 3 after it was better.",
+        ),
+        ([3, 2, 1, 2], (4, 9), "The best came with trial 2, after 2 improvements; the one after it was no better."),
+        (
+            [1, 2, 3],
+            (3, None),
+            "No improvement within the budget: of 3 trials none was better than the first, trial 0.",
+        ),
+        ([3, 2], (2, None), "The best came last, with trial 1, after 1 improvement: more trials might bring more."),
+        ([3], (1, None), "One trial ended well, trial 0: there was nothing to choose from."),
+    ],
+)
+def test_when_the_best_came_is_said(
+    tmp_path: Path, losses: list[float], limits: tuple[int, int | None], said: str
+) -> None:
+    page = write_searched(lost(*losses), SPACE, tmp_path, Aim("", ("loss",), *limits)).read_text(encoding="utf-8")
+    assert f"<p>{said}</p>" in page
+    both = told(lost(*losses), SPACE, Aim("", ("loss", "ms"), *limits)).course
+    assert both.lower() == f"by loss: {said.lower()}"
+
+
+def test_why_a_search_ended_early_is_said() -> None:
+    stuck = told(lost(3, 1, 2, 2), SPACE, Aim("", ("loss",), 40, 2)).course
+    assert stuck.endswith(
+        "4 of 40 trials were tried: the search stopped when 2 in a row had brought nothing better (--patience)."
+    )
+    late = told(lost(3, 1, 2, 2), SPACE, Aim("", ("loss",), 40, 3)).course
+    assert late.endswith("4 of 40 trials were tried before the time was over or nothing new was left to try.")
 
 
 def test_the_report_of_a_run_shows_its_search_with_one_chart_library(tmp_path: Path, bare: Result) -> None:
     chosen = Chosen(trials(1)[0].proposal.architecture, "loss", "<b>drawn</b>")
     before = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
-    write_searched(trials(40), SPACE, ["loss"], tmp_path, "random on cells", chosen)
+    write_searched(trials(40), SPACE, tmp_path, Aim("random on cells", ("loss",)), chosen)
     page = write_page(bare, Story(), tmp_path).read_text(encoding="utf-8")
     shown = ("random on cells", "plot-tried", "Why this one", "<b>drawn</b>", "Which choices matter", "live and die")
     assert all(each in page for each in shown) and not any(f">{each}" in before for each in shown)
@@ -131,11 +172,13 @@ def test_the_report_of_a_run_shows_its_search_with_one_chart_library(tmp_path: P
 @pytest.mark.parametrize("objectives", [["loss"], ["loss", "ms"]])
 def test_the_page_is_whole_and_needs_no_network(tmp_path: Path, objectives: list[str]) -> None:
     failed = Trial(40, Proposal(SPACE.sample(np.random.default_rng(1))), "failed", error="no")
-    page = write_searched([*trials(40), failed], SPACE, objectives, tmp_path, "a & b").read_text(encoding="utf-8")
+    page = write_searched([*trials(40), failed], SPACE, tmp_path, Aim("a & b", tuple(objectives))).read_text(
+        encoding="utf-8"
+    )
     assert "<title>a &amp; b · archsmith</title>" in page and "40 complete, 1 failed" in page
     assert ("plot-tried-front" in page.partition("</main>")[0]) == (len(objectives) == 2)
     assert "Which choices matter" in page and not re.search(r"<(script|link|img)[^>]+(src|href)=(?!\"data:)", page)
-    empty = write_searched([failed], SPACE, objectives, tmp_path, "none").read_text(encoding="utf-8")
+    empty = write_searched([failed], SPACE, tmp_path, Aim("none", tuple(objectives))).read_text(encoding="utf-8")
     assert "1 failed" in empty and "Why this one" not in empty
 
 
@@ -147,7 +190,7 @@ def test_cheap_trials_are_shown_but_none_of_them_is_the_best(tmp_path: Path) -> 
     full = [
         Trial(t.number, Proposal(t.proposal.architecture, {"epochs": 9.0}), "complete", t.values) for t in trials(9)
     ]
-    write_searched([*full, *cheap], SPACE, ["loss"], tmp_path, "rungs")
+    write_searched([*full, *cheap], SPACE, tmp_path, Aim("rungs", ("loss",)))
     said = read_searched(tmp_path)
     assert said is not None and len(said.trials) == 12 and "is the best of 9 by loss" in said.why
     assert _search_figures(said)["reached"][-1] == min(trial.values["loss"] for trial in full)
