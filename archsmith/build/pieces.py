@@ -199,10 +199,15 @@ def squeeze_excite(signal: Signal, hidden: Width = "in*0.25") -> nn.Module:
     return layers.SqueezeExcite(signal.channels, max(1, width(hidden, signal)))
 
 
-def resize(signal: Signal, size: int) -> nn.Module:
-    """A picture of another height and width."""
+def resize(signal: Signal, size: int = 0, share: float = 0.0) -> nn.Module:
+    """A picture of another height and width: both `size`, or each a share of what it was."""
     picture(signal)
-    return nn.Upsample(size=(size, size), mode="bilinear", align_corners=False)
+    if (size > 0) == (share > 0) or min(size, share) < 0:
+        raise ValueError(f"a picture gets a size or a share of its own, above 0: {size}, {share}")
+    height, width = (size, size) if size else (max(1, round(share * side)) for side in signal.around)
+    if (height, width) == signal.around:
+        return nn.Identity()
+    return nn.Upsample(size=(height, width), mode="bilinear", align_corners=False)
 
 
 def resample(signal: Signal, out: Width) -> nn.Module:

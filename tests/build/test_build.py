@@ -118,7 +118,7 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ([{"conv": {"out": 8}}, {"linear": {"out": 4}}], PICTURE, "put flatten or mean before it at network/1"),
     ([{"conv": {"out": 8, "kernel": 5, "size": 3}}], PICTURE, "conv takes out, kernel, stride"),
     (["convolution"], PICTURE, "There are: attention"),
-    ([{"max_pool": {"kernel": 2, "stride": 2}}] * 6, PICTURE, "network/4"),
+    ([{"max_pool": {"kernel": 2, "stride": 2}}] * 3 + [{"patches": {"size": 4, "out": 8}}], PICTURE, "network/3"),
     ({"add": [{"conv": {"out": 8}}, "skip"]}, PICTURE, "8x16x16, 3x16x16"),
     ({"concat": [{"conv": {"out": 8, "stride": 2}}, "skip"]}, PICTURE, "differ in channels alone"),
     ([{"linear": {"out": 3}}], TOKENS, "first go through an embedding"),
@@ -136,6 +136,8 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ([{"conv": {"out": 0}}], PICTURE, "a width is at least 1, not 0"),
     ([{"conv": {"out": 8, "groups": 2}}], PICTURE, "divisible by groups"),
     ([{"conv": {"out": 8, "kernel": 4}}], PICTURE, "is odd"),
+    ([{"resize": {"size": 8, "share": 0.5}}], PICTURE, "a size or a share of its own"),
+    (["resize"], PICTURE, "a size or a share of its own"),
     ([{"conv": 8}], PICTURE, "options of conv are an object"),
     ({"add": []}, PICTURE, "network: add has a list|add has a list of parts"),
     ({"graph": None}, PICTURE, 'a graph has "nodes"'),
@@ -164,6 +166,16 @@ def test_a_declaration_that_contradicts_itself_is_refused() -> None:
         Declared({}, {"linear": {"out": "$widht"}}).static({}, {"classes": 3})
     with pytest.raises(BadInput, match='an object of "choices" and "network"'):
         Declared.from_json(["relu"])
+
+
+def test_a_picture_is_resized_to_a_size_or_to_a_share_of_its_own() -> None:
+    across = torch.arange(12.0).expand(1, 1, 8, 12)
+    sized, shared, same = (
+        network(planned({"resize": options}, Signal((1, 8, 12))))(across)
+        for options in ({"size": 4}, {"share": 0.5}, {"share": 1.0})
+    )
+    assert sized.shape == (1, 1, 4, 4) and shared.shape == (1, 1, 4, 6) and torch.equal(same, across)
+    assert torch.allclose(shared, torch.arange(0.5, 12, 2).expand(1, 1, 4, 6))
 
 
 def test_padding_changes_nothing() -> None:

@@ -136,6 +136,33 @@ def test_every_residual_network_takes_pictures_of_any_sides(sides: tuple[int, in
         assert planned(blueprint.static(point, GIVEN), Signal((3, *sides))).gives.shape == (10,)
 
 
+@pytest.mark.parametrize("sides", [(8, 8), (28, 28), (32, 48)])
+def test_a_mobile_network_sees_pictures_of_any_sides_at_a_share_of_them(sides: tuple[int, int]) -> None:
+    blueprint = known_space("mobile")
+    point = blueprint.space.sample(np.random.default_rng(0))
+    x = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+    found = []
+    for share in (0.75, 0.875, 1.0):
+        plan = planned(blueprint.static({**point, "resolution": share}, GIVEN), Signal((3, *sides)))
+        stem = next(piece for piece in pieces(plan) if piece.kind == "conv")
+        assert stem.gets.around == tuple(round(share * side) for side in sides)
+        costs = paper_costs(plan)
+        found.append((costs["parameters"], costs["macs"], network(plan, 0).train()(x)))
+    assert found[0][0] == found[1][0] == found[2][0] and found[0][1] < found[1][1] < found[2][1]
+    assert all(out.shape == (2, 10) for *_, out in found) and not torch.allclose(found[0][2], found[2][2])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_share_of_a_picture_is_the_same_in_every_runtime(name: str, tmp_path: Path) -> None:
+    runtime = RUNTIMES[name]()
+    module = network(planned([{"resize": {"share": 0.75}}, {"conv": {"out": 4}}], Signal((3, 30, 50)))).eval()
+    x = torch.randn(2, 3, 30, 50, generator=torch.Generator().manual_seed(0))
+    file = runtime.export(module, {"x": x}, {"x": {0: "batch"}}, tmp_path)
+    out = np.asarray(runtime.open(file, 1)({"x": x.numpy()}))
+    with torch.no_grad():
+        assert np.allclose(out.reshape(2, 4, 22, 38), module(x).numpy(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("sides", [(5, 17), (30, 50)])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_sides_that_do_not_halve_evenly_are_taken(sides: tuple[int, int], name: str, tmp_path: Path) -> None:

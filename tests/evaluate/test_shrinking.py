@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from archsmith.build import Declared, known_space, pieces
 from archsmith.build.plan import Part as Plan
+from archsmith.build.spaces.images import mobile
 from archsmith.errors import BadInput
 from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.from_scratch import Ground
@@ -121,6 +122,26 @@ def test_what_needs_a_wide_kernel_is_found_among_widths_kernels_and_depths(groun
     for point in (SPACE.space.sample(np.random.default_rng(seed)) for seed in range(4)):
         values = [each(Proposal(point), np.random.default_rng(0)) for each in (judge, restored, judge)]
         assert values[0] == values[1] == values[2]
+
+
+def test_networks_of_all_resolutions_share_their_weights(ground: Ground) -> None:
+    space = mobile(widths=(4, 4, 8), strides=(1, 2), depths=(1, 2))
+    shared = Noting(ground, space)
+    resolutions = space.space.choices["resolution"].values
+    assert shared.order["resolution"] == resolutions[::-1] == (1.0, 0.875, 0.75)
+    opened = [len(stage.open["resolution"]) for stage in phases(space.uses, shared.order)]
+    assert opened[0] == 1 and set(opened[1:]) == {3}
+    train_shrinking(shared, Recipe(steps=20, batch=16))
+    seen = {next(piece for piece in pieces(plan) if piece.kind == "conv").gets.around for plan in shared.asked}
+    assert seen == {(6, 6), (7, 7), (8, 8)}
+    judge = WeightShared(shared, calibration_of(ground, 16))
+    point = space.space.sample(np.random.default_rng(0))
+    networks = [judge.network({**point, "resolution": resolution})[1] for resolution in resolutions]
+    weights = [{id(p) for p in each.parameters()} for each in networks]
+    assert len(weights[0]) > 20 and all(each == weights[0] for each in weights)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    outputs = [each(x=x) for each in networks]
+    assert not torch.allclose(outputs[0], outputs[2])
 
 
 @pytest.mark.parametrize("options", [{"distil": 1.5}, {"paths": 1}])

@@ -60,21 +60,21 @@ def mobile(
     widths: Sequence[int] = (16, 24, 40, 80, 112, 160),
     strides: Sequence[int] = (1, 2, 2, 1, 2),
     depths: Sequence[int] = (2, 3, 4),
-    resolutions: Sequence[int] = (),
+    resolutions: Sequence[float] = (0.75, 0.875, 1.0),
 ) -> Declared:
     """Inverted residuals (Sandler et al. 2018) as in Once-for-all (Cai et al. 2020): kernel and expansion of each,
-    depth of each stage, and the resolution where several are given."""
-    network: list[JSON] = [{"resize": {"size": "$resolution"}}] if resolutions else []
-    network += [{"conv": {"out": widths[0]}}, "batch_norm", "hardswish"]
+    depth of each stage, and the resolution, as a share of the sides of the pictures that come."""
+    network: list[JSON] = [{"resize": {"share": "$resolution"}}, {"conv": {"out": widths[0]}}, "batch_norm"]
+    network.append("hardswish")
     for stage, (width, stride) in enumerate(zip(widths[1:], strides, strict=True)):
         first = {"scope": "first", "of": inverted(width, stride)}
         more = {"repeat": "$depth", "name": "more", "of": {"residual": inverted(width, 1)}}
         network.append({"scope": f"stage{stage}", "of": [first, more]})
     network += [{"conv": {"out": "in*4", "kernel": 1}}, "batch_norm", "hardswish", "mean"]
     network.append({"linear": {"out": "$classes"}})
-    choices: dict[str, Sequence[int]] = {"kernel": [3, 5, 7], "expansion": [3, 4, 6]}
+    choices: dict[str, Sequence[float]] = {"kernel": [3, 5, 7], "expansion": [3, 4, 6], "resolution": resolutions}
     choices["depth"] = [depth - 1 for depth in depths]  # blocks behind the first of a stage
-    return Declared(choices | ({"resolution": resolutions} if resolutions else {}), network)
+    return Declared(choices, network)
 
 
 def inverted(width: int, stride: int) -> JSON:
