@@ -69,8 +69,9 @@ def _box(part: Part, cells: Cells) -> Box:
     if isinstance(part, Piece):
         return _modules([part], gives=False)
     if isinstance(part, Chain):
-        alone = [each for each in part.parts if isinstance(each, Piece)]
-        few = len(alone) == len(part.parts) <= SMALL
+        parts = _working(part)
+        alone = [each for each in parts if isinstance(each, Piece)]
+        few = len(alone) == len(parts) <= SMALL
         return _modules(alone, gives=False) if few else _chain(part, cells, inside=True)
     if isinstance(part, Joined):
         return layered(_joined(part, cells))
@@ -93,7 +94,7 @@ def _chain(part: Part, cells: Cells, inside: bool = False) -> Box:
     """Parts one below another; what comes several times in a row is drawn once, with how often."""
     boxes = [] if inside else [text([(INPUT, "")], "join")]
     row = list[Piece]()
-    for each in [*(part.parts if isinstance(part, Chain) else [part]), None]:
+    for each in [*(_working(part) if isinstance(part, Chain) else [part]), None]:
         rides = isinstance(each, Piece) and row and each.options == "{}" and each.gives == row[-1].gives
         if row and not rides:
             boxes.append(_modules(row))
@@ -103,6 +104,11 @@ def _chain(part: Part, cells: Cells, inside: bool = False) -> Box:
         elif each is not None:
             boxes.append(_box(each, cells))
     return _stacked(_once(boxes))
+
+
+def _working(chain: Chain) -> list[Part]:
+    """The parts of a chain but for those that pass their input on."""
+    return [part for part in chain.parts if not _passes(part)] or [chain.parts[0]]
 
 
 def _once(boxes: Sequence[Box]) -> list[Box]:

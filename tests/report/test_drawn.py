@@ -60,6 +60,13 @@ def test_what_passes_its_input_on_is_an_arrow_and_what_nobody_reads_is_said() ->
     assert once.count("not read") == 1
 
 
+def test_what_passes_its_input_on_in_a_row_is_left_out() -> None:
+    spec = ["skip", {"conv": {"out": 3}}, "skip", "batch_norm", {"residual": ["relu", "skip", "batch_norm"]}, "skip"]
+    picture = drawn(planned(spec, Signal((3, 8, 8))))
+    assert "skip" not in picture and arrows(picture) == 5
+    assert ">skip " in drawn(planned(["skip"], Signal((3, 8, 8))))
+
+
 def test_cells_that_differ_in_more_than_sizes_have_letters_of_their_own() -> None:
     declared = known_space("darts")
     point = declared.space.sample(np.random.default_rng(3))
