@@ -233,6 +233,18 @@ def _backward(part: nn.Module, x_BLC: Tensor, order_BL: Tensor | None) -> Tensor
     return taken.gather(1, order_BL[..., None].expand(-1, -1, taken.shape[2]))
 
 
+class Queries(nn.Module):
+    """Learnt vectors, the same for every row."""
+
+    def __init__(self, rows: int, channels: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(rows, channels) / channels**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, rows, C)."""
+        return self.vectors.to(x.dtype).expand(x.shape[0], -1, -1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; padding is not attended to."""
 

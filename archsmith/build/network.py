@@ -39,13 +39,14 @@ class Series(nn.ModuleList):
 
 
 class Join(nn.ModuleList):
-    """Modules side by side on one input, or on one each; what they give is added, multiplied or put together."""
+    """Modules side by side on one input, or on one each; what they give is added, multiplied or put together, or the
+    first asks the second for what the third gives. `padded`: whether some places that are asked may be padding."""
 
     masked = True
 
-    def __init__(self, how: str, parts: list[nn.Module], dimension: int) -> None:
+    def __init__(self, how: str, parts: list[nn.Module], dimension: int, heads: int = 1, padded: bool = False) -> None:
         super().__init__(parts)
-        self.how, self.dimension = how, dimension
+        self.how, self.dimension, self.heads, self.padded = how, dimension, heads, padded
 
     def forward(self, x: Tensor | list[Tensor], mask: Tensor | None = None) -> Tensor:
         """The inputs of each part in a list, or one for all."""
@@ -53,10 +54,20 @@ class Join(nn.ModuleList):
         given = [run(part, each, mask) for part, each in zip(self, reads, strict=True)]
         if self.how == "concat":
             return torch.cat(given, self.dimension)
+        if self.how == "attend":
+            return self._attend(given, mask if self.padded else None)
         total = given[0]
         for other in given[1:]:
             total = total + other if self.how == "add" else total * other
         return total
+
+    def _attend(self, given: list[Tensor], mask_BM: Tensor | None) -> Tensor:
+        q_BHLC, k_BHMC, v_BHMD = (
+            each.reshape(*each.shape[:2], self.heads, each.shape[2] // self.heads).transpose(1, 2) for each in given
+        )
+        seen = None if mask_BM is None else mask_BM[:, None, None].bool()
+        out: Tensor = nn.functional.scaled_dot_product_attention(q_BHLC, k_BHMC, v_BHMD, seen)
+        return out.transpose(1, 2).flatten(2)
 
 
 class Wiring(nn.Module):
@@ -148,7 +159,10 @@ def _module(part: Part, module_of: Callable[[Piece], nn.Module], weights: Weight
     if isinstance(part, Joined):
         parts = [inner(each) for each in part.parts]
         dimension = 1 if len(part.gives.shape) == 3 else len(part.gives.shape)
-        return parts[0] if not part.how else Join(part.how, parts, dimension)
+        if not part.how:
+            return parts[0]
+        padded = part.how == "attend" and part.parts[1].gives.masked
+        return Join(part.how, parts, dimension, part.heads, padded)
     if isinstance(part, Weighed) and weights is not None:
         skips = isinstance(part.part, Piece) and part.part.kind == "skip"
         return Times(part.choice, part.value, inner(part.part), weights, skips)

@@ -161,6 +161,13 @@ def positions(signal: Signal) -> nn.Module:
     return layers.Positions(*signal.shape)
 
 
+def queries(signal: Signal, rows: int, out: Width = "in") -> nn.Module:
+    """So many learnt vectors, whatever comes in: what a decoder begins with (Carion et al. 2020)."""
+    if rows < 1:
+        raise ValueError(f"there is at least one query: {rows}")
+    return layers.Queries(rows, width(out, signal))
+
+
 def patches(signal: Signal, size: int, out: int) -> nn.Module:
     """A picture cut into squares, each a vector of a sequence (Dosovitskiy et al. 2021)."""
     picture(signal)
@@ -293,6 +300,7 @@ KINDS: Mapping[str, Callable[..., nn.Module]] = {
     "patches": patches,
     "positions": positions,
     "project": project,
+    "queries": queries,
     "relu": plain(nn.ReLU),
     "relu6": plain(nn.ReLU6),
     "resample": resample,

@@ -20,7 +20,7 @@ from archsmith.build.signal import Signal
 from archsmith.errors import BadInput, first_line
 from archsmith.space import JSON
 
-JOINS = ("add", "concat", "multiply")
+JOINS = ("add", "attend", "concat", "multiply")
 INPUT = "in"
 MIXED = "mixed"  # {"mixed": [choice, [[value, part], ...]]}: the sum of parts, each times the weight of its value
 PICKED = "picked"  # {"picked": [value, part]}: the part that a choice took, whose place is named after the value
@@ -47,11 +47,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class Joined:
-    """Parts side by side on the same input, joined."""
+    """Parts side by side on the same input, or on one each, joined; `heads` of attention."""
 
     how: str
     parts: tuple[Part, ...]
     gives: Signal
+    heads: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,20 @@ def planned(static: JSON, signal: Signal, path: str = "", prune: bool = False) -
 
 def pieces(part: Part) -> Iterator[Piece]:
     """Every module of a plan, in order."""
-    if isinstance(part, Piece):
-        yield part
-    elif isinstance(part, Graph):
+    return (each for each in parts_of(part) if isinstance(each, Piece))
+
+
+def parts_of(part: Part) -> Iterator[Part]:
+    """A part and all that it is made of, in order."""
+    yield part
+    if isinstance(part, Graph):
         for node in part.nodes:
-            yield from pieces(node.joined)
+            yield from parts_of(node.joined)
     elif isinstance(part, Weighed):
-        yield from pieces(part.part)
-    else:
+        yield from parts_of(part.part)
+    elif not isinstance(part, Piece):
         for each in part.parts:
-            yield from pieces(each)
+            yield from parts_of(each)
 
 
 def _part(spec: JSON, signals: tuple[Signal, ...], path: str, prune: bool) -> Part:
@@ -150,13 +155,15 @@ def _chain(spec: Sequence[JSON], signals: tuple[Signal, ...], path: str, prune: 
     return parts[0] if len(parts) == 1 else Chain(tuple(parts), signals[0])
 
 
-def _joined(how: str, parts: Sequence[Part], path: str) -> Joined:
+def _joined(how: str, parts: Sequence[Part], path: str, heads: Any = 1) -> Joined:
     gives = [part.gives for part in parts]
     if not gives:
         raise BadInput("a join has at least one part", "none", path)
     first = gives[0]
     if how not in JOINS:
         raise BadInput("a join is one that is known", repr(how), path, f"there are: {', '.join(JOINS)}")
+    if how == "attend":
+        return _attending(parts, path, heads)
     if how != "concat":
         if any(other != first for other in gives):
             law = "parts that are added or multiplied give the same shape"
@@ -167,8 +174,24 @@ def _joined(how: str, parts: Sequence[Part], path: str) -> Joined:
     return Joined(how, tuple(parts), first.with_channels(sum(other.channels for other in gives)))
 
 
+def _attending(parts: Sequence[Part], path: str, heads: Any) -> Joined:
+    """What each place of the first part asks of the places of the second, whose answers are the third's (Vaswani et al.
+    2017)."""
+    told = ", ".join(str(part.gives) for part in parts)
+    if len(parts) != 3 or any(len(part.gives.shape) != 2 for part in parts):
+        raise BadInput("attention has queries, keys and values, three sequences", told, path)
+    queries, keys, values = (part.gives for part in parts)
+    if queries.channels != keys.channels or keys.around != values.around:
+        raise BadInput("queries are as wide as keys, and there are as many keys as values", told, path)
+    if type(heads) is not int or heads < 1 or queries.channels % heads or values.channels % heads:
+        raise BadInput("heads share the channels of queries and of values", f"{heads!r} for {told}", path)
+    gives = queries.with_channels(values.channels)
+    return Joined("attend", tuple(parts), gives, heads)
+
+
 def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, prune: bool) -> Graph:
-    """{"nodes": [{"name", "from": [...], "of": a part for all or a list of one each, "join": how}], "output": name}.
+    """{"nodes": [{"name", "from": [...], "of": a part for all or a list of one each, "join": how, "heads": number}],
+    "output": name}.
 
     Without a join, the part reads all of them itself. `"unread": true` leaves out what another node has read.
     """
@@ -202,7 +225,7 @@ def _graph(spec: Mapping[str, JSON], signals: tuple[Signal, ...], path: str, pru
             parts = [_part(spec, (known[read],), f"{place}<-{read}", prune) for read, spec in own]
             counting = _counting(str(row["join"]), parts)
             reads = [reads[i] for i in counting]
-            joined = _joined(str(row["join"]), [parts[i] for i in counting], place)
+            joined = _joined(str(row["join"]), [parts[i] for i in counting], place, row.get("heads", 1))
         nodes[name] = Node(name, tuple(reads), joined)
         known[name] = joined.gives
     last = str(spec.get("output", next(reversed(nodes), "")))

@@ -54,7 +54,9 @@ def _through(part: Part, gets: Sequence[Segments], found: dict[str, Segments]) -
 
 def _joined(part: Joined, gets: Sequence[Sequence[Segments]], found: dict[str, Segments]) -> Segments:
     given = [_through(inner, each, found) for inner, each in zip(part.parts, gets, strict=True)]
-    return tuple(segment for each in given for segment in each) if part.how == "concat" else given[0]
+    if part.how == "concat":
+        return tuple(segment for each in given for segment in each)
+    return given[-1]
 
 
 def _given(piece: Piece, own: Segments) -> Segments:

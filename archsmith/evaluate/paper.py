@@ -10,7 +10,7 @@ import torch
 from archsmith.build import pieces
 from archsmith.build.network import Network
 from archsmith.build.pieces import made
-from archsmith.build.plan import Part
+from archsmith.build.plan import Joined, Part, parts_of
 from archsmith.build.signal import Signal
 from archsmith.cost.count import count
 
@@ -23,7 +23,14 @@ def paper_costs(plan: Part) -> dict[str, float]:
     """
     counted = [_costs(piece.kind, piece.options, piece.gets) for piece in pieces(plan)]
     parameters, macs, weights = (float(sum(each)) for each in zip(*counted, strict=True)) if counted else (0.0,) * 3
+    macs += sum(_asked(each) for each in parts_of(plan) if isinstance(each, Joined) and each.how == "attend")
     return {"parameters": parameters, "macs": macs, "weight_bytes": weights}
+
+
+def _asked(attention: Joined) -> int:
+    """Multiply-accumulates of queries with keys, and of what comes out with values."""
+    queries, keys, values = (part.gives for part in attention.parts)
+    return queries.shape[0] * keys.shape[0] * (keys.channels + values.channels)
 
 
 @cache

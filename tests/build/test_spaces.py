@@ -19,8 +19,8 @@ from archsmith.space import Architecture
 
 GIVEN = {"classes": 10, "vocabulary": 200, "outputs": 24}
 PICTURE, TOKENS, SERIES = Signal((3, 32, 32)), Signal((24,), tokens=True), Signal((48, 7))
-INPUT = {"text": TOKENS, "encoder": TOKENS, "decoder": TOKENS, "series": SERIES}
-OUTPUT = {"mlp": (24,), "decoder": (24, 200), "series": (24,)}
+INPUT = {"text": TOKENS, "encoder": TOKENS, "decoder": TOKENS, "series": SERIES, "encoder-decoder": SERIES}
+OUTPUT = {"mlp": (24,), "decoder": (24, 200), "series": (24,), "encoder-decoder": (24,)}
 EDGES = ["0->1", "0->2", "1->2", "0->3", "1->3", "2->3"]
 
 

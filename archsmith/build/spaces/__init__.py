@@ -10,7 +10,7 @@ from archsmith.build.spaces.cells import AMOEBA_OPS, ENAS_OPS, NASNET_OPS, darts
 from archsmith.build.spaces.images import chain, enas_macro, mobile, residual, vision_transformer
 from archsmith.build.spaces.nasbench101 import NASBench101
 from archsmith.build.spaces.nasbench201 import nasbench201
-from archsmith.build.spaces.sequences import mlp, series, text, transformer
+from archsmith.build.spaces.sequences import encoder_decoder, mlp, series, text, transformer
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Space, Value
 
@@ -34,6 +34,7 @@ SPACES: Mapping[str, Callable[..., Blueprint]] = {
     "enas": partial(two_before, ENAS_OPS, 5, False, 16, 8),
     "enas-macro": enas_macro,
     "encoder": transformer,
+    "encoder-decoder": encoder_decoder,
     "mlp": mlp,
     "mobile": mobile,
     "nasnet": partial(two_before, NASNET_OPS, 5, False, 16, 8),

@@ -78,6 +78,40 @@ def transformer(
     return Declared(choices, network)
 
 
+def encoder_decoder(
+    widths: Sequence[int] = (16, 32, 64),
+    encoder: Sequence[int] = (1, 2, 3),
+    decoder: Sequence[int] = (1, 2),
+    queries: Sequence[int] = (4, 8, 16),
+) -> Declared:
+    """An encoder of a sequence, and a decoder whose learnt queries (Carion et al. 2020) ask it layer by layer."""
+    feed_forward: JSON = {
+        "residual": ["layer_norm", {"linear": {"out": "in*$ratio"}}, "gelu", {"linear": {"out": "$/width"}}]
+    }
+    itself: JSON = {"residual": ["layer_norm", {"attention": {"heads": "$/heads"}}]}
+    linear: JSON = {"linear": {"out": "$/width"}}
+    layer: JSON = {"graph": {"nodes": [
+        {"name": "own", "from": ["in0"], "of": itself},
+        {"name": "asked", "from": ["own", "in1", "in1"], "of": [["layer_norm", linear], linear, linear],
+         "join": "attend", "heads": "$/heads"},
+        {"name": "sum", "from": ["own", "asked"], "of": ["skip", linear], "join": "add"},
+        {"name": "out", "from": ["sum"], "of": feed_forward},
+    ]}}  # fmt: skip
+    passing: JSON = {"graph": {"nodes": [{"name": "out", "from": ["in0"]}]}}
+    nodes: list[JSON] = [
+        {"name": "memory", "from": ["in"], "of": [
+            linear, "positions", {"repeat": "$encoder", "name": "layer", "of": [itself, feed_forward]}, "layer_norm"]},
+        {"name": "decoded0", "from": ["in"], "of": {"queries": {"rows": "$queries", "out": "$width"}}},
+    ]  # fmt: skip
+    for i in range(max(decoder)):
+        of: JSON = {"pick": "$/decoder", "of": {str(depth): layer if depth > i else passing for depth in decoder}}
+        scoped: JSON = {"scope": f"decoder{i}", "of": of}
+        nodes.append({"name": f"decoded{i + 1}", "from": [f"decoded{i}", "memory"], "of": scoped})
+    network: list[JSON] = [{"graph": {"nodes": nodes}}, "layer_norm", "flatten", {"linear": {"out": "$outputs"}}]
+    choices = {"width": widths, "encoder": encoder, "decoder": decoder, "queries": queries}
+    return Declared({**choices, "heads": [2, 4], "ratio": [1, 2, 4]}, network)
+
+
 def mlp(widths: Sequence[int] = (32, 64, 128, 256), depth: Sequence[int] = (1, 2, 3, 4)) -> Declared:
     """Linear layers, each with a width and an activation of its own."""
     activations = ("relu", "gelu", "silu", "tanh")
