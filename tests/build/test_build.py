@@ -144,7 +144,7 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ({"graph": {"nodes": [{"name": "a"}]}}, PICTURE, 'a graph has "nodes"'),
     ({"graph": {"nodes": [{"name": "a", "from": []}]}}, PICTURE, "reads from something"),
     ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "of": ["relu"], "join": "add"}]}}, PICTURE, "1 for 2"),
-    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "join": "foo"}]}}, PICTURE, "There are: add, concat"),
+    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "join": "foo"}]}}, PICTURE, "There are: add, attend, concat"),
     ([{"embedding": {"rows": 9, "out": 8}}, {"conv": {"out": 8, "stride": 2}}], TOKENS, "number of places stays"),
     ([{"embedding": {"rows": 9, "out": 8}}, "flatten"], TOKENS, "which leave padding out"),
 ]  # fmt: skip
