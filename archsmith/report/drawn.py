@@ -12,6 +12,7 @@ from archsmith.report.layout import Box, Item, dot, layered, text, times
 
 SMALL = 6  # modules in a row that are one box beside others
 PERIOD = 6  # parts that are looked at together for whether they come again
+ASKS = "attend"  # the join that tells what it reads apart
 PLAIN = (("out", "in"), ("stride", 1), ("dilation", 1))  # options that need not be said
 SIZES = ("around", "out")  # options that differ between cells that are the same but for their width
 
@@ -139,7 +140,7 @@ def _joined(part: Joined, cells: Cells) -> list[Item]:
         ends.append(INPUT if _passes(each) else str(number))
         if not _passes(each):
             items.append(Item(str(number), _box(each, cells), (INPUT,)))
-    return [*items, Item("join", text([(part.how, _shape(part))], "join"), tuple(ends))]
+    return [*items, Item("join", text([(part.how, _join(part))], "join"), tuple(ends), part.how == ASKS)]
 
 
 def _graph(graph: Graph, cells: Cells) -> Box:
@@ -157,8 +158,9 @@ def _graph(graph: Graph, cells: Cells) -> Box:
                 way = f"{node.name}\n{number}"
                 items.append(Item(way, _box(part, cells), (sources[number],)))
                 sources[number] = way
-        said = [node.joined.how] * (len(sources) > 1) + [_shape(node.joined)] + ["not read"] * (node.name not in read)
-        items.append(Item(node.name, text([(node.name, " ".join(said))], "join"), tuple(sources)))
+        said = f"{node.joined.how} " * (len(sources) > 1) + _join(node.joined)
+        said += "" if node.name in read else " not read"
+        items.append(Item(node.name, text([(node.name, said)], "join"), tuple(sources), node.joined.how == ASKS))
     return layered(items)
 
 
@@ -172,6 +174,12 @@ def _named(node: Node, cells: Cells) -> Box:
 
 def _passes(part: Part) -> bool:
     return isinstance(part, Piece) and part.kind == "skip"
+
+
+def _join(part: Joined) -> str:
+    """What a join gives; of attention also what its arrows are."""
+    heads = f", heads {part.heads}" if part.heads > 1 else ""
+    return f"queries, keys, values{heads} {_shape(part)}" if part.how == ASKS else _shape(part)
 
 
 def _options(piece: Piece) -> str:
@@ -192,4 +200,5 @@ def _structure(part: Part) -> str:
         return json.dumps([[node.name, node.reads, _structure(node.joined)] for node in part.nodes])
     if isinstance(part, Weighed):
         return _structure(part.part)
-    return json.dumps([type(part).__name__, getattr(part, "how", ""), *map(_structure, part.parts)])
+    how = (part.how, part.heads) if isinstance(part, Joined) else ()
+    return json.dumps([type(part).__name__, *how, *map(_structure, part.parts)])

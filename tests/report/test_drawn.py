@@ -16,8 +16,7 @@ from archsmith.report.drawn import drawn, drawn_genome
 from archsmith.report.layout import Item, layered, text
 
 GIVEN = {"classes": 10, "vocabulary": 200, "outputs": 24}
-TOKENS = Signal((24,), tokens=True)
-INPUT = {"text": TOKENS, "encoder": TOKENS, "decoder": TOKENS, "series": Signal((48, 7))}
+SIGNALS = (Signal((3, 32, 32)), Signal((24,), tokens=True), Signal((48, 7)))
 EDGES = ("0->1", "0->2", "1->2", "0->3", "1->3", "2->3")
 
 
@@ -80,14 +79,27 @@ def test_cells_that_differ_in_more_than_sizes_have_letters_of_their_own() -> Non
 @pytest.mark.parametrize("name", SPACES)
 def test_a_network_of_every_space_is_drawn(name: str) -> None:
     blueprint, rng = known_space(name), np.random.default_rng(0)
-    for _ in range(20):
+    for signal in SIGNALS * 10:
         try:
-            plan = planned(blueprint.static(blueprint.space.sample(rng), GIVEN), INPUT.get(name, Signal((3, 32, 32))))
-        except BadInput:  # of NAS-Bench-101: a cell whose output nothing reaches
+            plan = planned(blueprint.static(blueprint.space.sample(rng), GIVEN), signal)
+        except BadInput:  # it reads something else, or, of NAS-Bench-101, nothing reaches the output of its cell
             continue
         assert arrows(drawn(plan)) > 3
         return
     raise AssertionError(name)
+
+
+def test_what_asks_is_told_apart_from_what_is_asked() -> None:
+    """Arrows come in from the left: queries, keys, values, however boxes lie."""
+    for how in ("add", "attend"):
+        nodes = [
+            {"name": "left", "from": ["in"], "of": "relu"}, {"name": "right", "from": ["in"], "of": "gelu"},
+            {"name": "out", "from": ["right", "left", "right"], "join": how},
+        ]  # fmt: skip
+        picture = drawn(planned({"graph": {"nodes": nodes}}, Signal((8, 4))))
+        assert ("queries, keys, values" in picture) == (how == "attend")
+        ends = [float(x) for x in re.findall(r'class="head" d="M([\d.]+)', picture)][-3:]
+        assert (ends == sorted(ends)) == (how == "attend") and min(ends) == ends[0 if how == "attend" else 1]
 
 
 def test_a_genome_is_drawn_with_the_links_that_are_enabled() -> None:
