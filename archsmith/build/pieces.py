@@ -70,24 +70,33 @@ def separable(signal: Signal, out: Width, kernel: int = 3, stride: int = 1, dila
 
 
 def transposed(signal: Signal, out: Width, kernel: int = 2, stride: int = 2) -> nn.Module:
-    """A transposed convolution of a picture."""
-    picture(signal)
-    return nn.ConvTranspose2d(signal.channels, width(out, signal), kernel, stride, bias=False)
+    """A transposed convolution of a picture or a series."""
+    if len(signal.shape) == 3:
+        return nn.ConvTranspose2d(signal.channels, width(out, signal), kernel, stride, bias=False)
+    unpadded(signal)
+    return layers.Turned(nn.ConvTranspose1d(signal.channels, width(out, signal), kernel, stride, bias=False))
 
 
 def max_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """The largest of each window of a picture; an even one may reach past the edge, as in `avg_pool`."""
-    picture(signal)
+    """The largest of each window of a picture or a series; an even one may reach past the edge, as in `avg_pool`."""
     even = kernel % 2 == 0
-    return nn.MaxPool2d(kernel, stride, 0 if even else kernel // 2, ceil_mode=even)
+    told: tuple[int, int, int] = (kernel, stride, 0 if even else kernel // 2)
+    if len(signal.shape) == 3:
+        return nn.MaxPool2d(*told, ceil_mode=even)
+    unpadded(signal)
+    return layers.Turned(nn.MaxPool1d(*told, ceil_mode=even))
 
 
 def avg_pool(signal: Signal, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """The mean of each window of a picture, padding not counted. An even window that reaches past the edge has the mean
-    of what is there, so that sides that do not halve evenly come out as those of a convolution of this stride."""
-    picture(signal)
+    """The mean of each window of a picture or a series, padding not counted. An even window that reaches past the edge
+    has the mean of what is there, so that sides that do not halve evenly come out as those of a convolution of this
+    stride."""
     even = kernel % 2 == 0
-    return nn.AvgPool2d(kernel, stride, 0 if even else kernel // 2, ceil_mode=even, count_include_pad=False)
+    told: tuple[int, int, int] = (kernel, stride, 0 if even else kernel // 2)
+    if len(signal.shape) == 3:
+        return nn.AvgPool2d(*told, ceil_mode=even, count_include_pad=False)
+    unpadded(signal)
+    return layers.Turned(nn.AvgPool1d(*told, ceil_mode=even, count_include_pad=False))
 
 
 def linear(signal: Signal, out: Width, bias: bool = True) -> nn.Module:
@@ -258,6 +267,13 @@ def sequence(signal: Signal) -> None:
     """Raise where it is none."""
     if len(signal.shape) != 2:
         raise ValueError("it is for sequences (length, channels)")
+
+
+def unpadded(signal: Signal) -> None:
+    """Raise where it is no sequence, or one of which some places may be padding."""
+    sequence(signal)
+    if signal.masked:
+        raise ValueError("its windows cannot tell padding from text: take a conv")
 
 
 def first(signal: Signal, out: int) -> nn.Module:

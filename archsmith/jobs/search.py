@@ -237,6 +237,8 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
     aim = Aim(title, objectives, asked.trials, asked.patience)
     write_searched(trials, space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
+    if course := read_json(out / "search.json")["course"]:
+        progress.say(course)
     if not any(trial.status == "complete" for trial in trials):
         reasons = [trial.error for trial in trials if trial.error]
         if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):

@@ -144,8 +144,10 @@ REFUSED: list[tuple[Any, Signal, str]] = [
     ({"graph": {"nodes": [{"name": "a"}]}}, PICTURE, 'a graph has "nodes"'),
     ({"graph": {"nodes": [{"name": "a", "from": []}]}}, PICTURE, "reads from something"),
     ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "of": ["relu"], "join": "add"}]}}, PICTURE, "1 for 2"),
-    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "join": "foo"}]}}, PICTURE, "There are: add, attend, concat"),
+    ({"graph": {"nodes": [{"name": "a", "from": ["in", "in"], "join": "foo"}]}}, PICTURE, "are: add, attend, concat"),
     ([{"embedding": {"rows": 9, "out": 8}}, {"conv": {"out": 8, "stride": 2}}], TOKENS, "number of places stays"),
+    ([{"embedding": {"rows": 9, "out": 8}}, "max_pool"], TOKENS, "cannot tell padding from text"),
+    ({"multiply": [{"linear": {"out": 3}}, "skip"]}, Signal((5, 4)), "added or multiplied give the same shape"),
     ([{"embedding": {"rows": 9, "out": 8}}, "flatten"], TOKENS, "which leave padding out"),
 ]  # fmt: skip
 
@@ -176,6 +178,34 @@ def test_a_picture_is_resized_to_a_size_or_to_a_share_of_its_own() -> None:
     )
     assert sized.shape == (1, 1, 4, 4) and shared.shape == (1, 1, 4, 6) and torch.equal(same, across)
     assert torch.allclose(shared, torch.arange(0.5, 12, 2).expand(1, 1, 4, 6))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("kind", ["max_pool", "avg_pool"])
+def test_windows_of_a_series_are_those_of_a_picture_whose_rows_are_alike(kind: str, kernel: int, stride: int) -> None:
+    part = {kind: {"kernel": kernel, "stride": stride}}
+    series, picture = (planned(part, signal) for signal in (Signal((11, 6)), Signal((6, 11, 11))))
+    x = torch.randn(2, 11, 6, generator=torch.Generator().manual_seed(0))
+    out, expected = network(series)(x), network(picture)(x.mT[:, :, None].expand(2, 6, 11, 11))
+    assert tuple(out.shape[1:]) == series.gives.shape and torch.allclose(out, expected[:, :, 0].mT, atol=1e-6)
+
+
+def test_a_series_is_made_longer_by_a_transposed_convolution() -> None:
+    plan = planned({"transposed": {"out": 4, "kernel": 3}}, Signal((11, 6)))
+    built, x = network(plan), torch.randn(2, 11, 6)
+    (weight,) = built.parameters()
+    assert plan.gives == Signal((23, 4))
+    assert torch.allclose(built(x), torch.nn.functional.conv_transpose1d(x.mT, weight, stride=2).mT, atol=1e-6)
+
+
+def test_what_is_multiplied_is_a_gate() -> None:
+    gate: Any = {"multiply": ["skip", [{"linear": {"out": "in"}}, "sigmoid"]]}
+    built = network(planned(gate, Signal((5, 4))), seed=0)
+    (weight, bias), x = built.parameters(), torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(built(x), x * (x @ weight.mT + bias).sigmoid(), atol=1e-6)
+    node = {"name": "a", "from": ["in", "in0"], "of": ["skip", "tanh"], "join": "multiply"}
+    assert torch.allclose(network(planned({"graph": {"nodes": [node]}}, Signal((5, 4))))(x), x * x.tanh())
 
 
 def test_padding_changes_nothing() -> None:

@@ -101,6 +101,8 @@ CASES: dict[str, Case] = {
     "separable": ("separable", {"out": 8, "kernel": 5}, picture(6), {"out": 6}, picture(4), separated),
     "transposed": ("transposed", {"out": 8}, picture(6), {"out": 5}, picture(4),
                    lambda p, x: F.conv_transpose2d(x, p["weight"][:4, :5], stride=2)),
+    "transposed of a series": ("transposed", {"out": 8}, series(6), {"out": 5}, series(4),
+                               lambda p, x: F.conv_transpose1d(x.mT, p["inner.weight"][:4, :5], stride=2).mT),
     "linear": ("linear", {"out": 8}, Signal((6,)), {"out": 5}, Signal((4,)),
                lambda p, x: F.linear(x, p["weight"][:5, :4], p["bias"][:5])),
     "batch_norm": ("batch_norm", {}, picture(6), {}, picture(4), normed),

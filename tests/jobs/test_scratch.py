@@ -39,7 +39,7 @@ MIXED = {
 
 def test_the_winner_is_trained_measured_and_handed_over(stripes: Path, tmp_path: Path) -> None:
     code, said = call(*asked(stripes, tmp_path / "run"))
-    assert code == 0, said
+    assert code == 0 and ("The best came" in said or "none was better than the first" in said), said
     result = read_result(tmp_path / "run")
     assert result.holdout is not None and result.holdout.n > 40 and result.holdout.best > 90
     store = Store.read(tmp_path / "run" / "study.db")
