@@ -130,9 +130,9 @@ def headline(result: Result) -> str:
         said = (f"{reached} on {on}", milliseconds(best.latency_ms), size(best.bytes))
         found = f"{', '.join(said)}; beside the network {whole(result)} "
     if result.speedup is not None:
-        parts.append(f"{result.speedup:.1f}× faster")
+        parts.append(times(result.speedup, "faster", "slower"))
     if best.bytes and result.original.bytes:
-        parts.append(f"{result.original.bytes / best.bytes:.1f}× smaller")
+        parts.append(times(result.original.bytes / best.bytes, "smaller", "larger"))
     if result.holdout is not None:
         low, high = result.holdout.interval
         change = f"{points(result.holdout.difference, signed=True)} points of {result.metric} on the holdout"
@@ -140,6 +140,15 @@ def headline(result: Result) -> str:
     if decoding(result.ladder):
         parts.append(decoding(result.ladder))
     return found + ", ".join(parts)
+
+
+def times(ratio: float, more: str, less: str) -> str:
+    """How many times one is more, or less, than another; ratios round to the same from 0.95 on.
+
+    >>> times(2.04, "faster", "slower"), times(0.2, "smaller", "larger"), times(0.97, "smaller", "larger")
+    ('2.0× faster', '5.0× larger', '1.0× smaller')
+    """
+    return f"{ratio:.1f}× {more}" if ratio >= 0.95 else f"{1 / ratio:.1f}× {less}"
 
 
 def _off(line: Outcome) -> str:
