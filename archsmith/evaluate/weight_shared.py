@@ -4,8 +4,8 @@ Single path one-shot (Guo et al. 2020, "SPOS"): each step trains the network of 
 more than one a step it is the sandwich rule (Yu & Huang 2019): the largest and the smallest network of the space, and
 others drawn at random.
 
-Weights are shared where two networks have the same module, with the same options and widths, at the same place; a place
-within an operator that was picked is that operator's own.
+Weights are shared where two networks have the same module, with the same options and widths, at the same place, however
+large the picture or long the sequence is there; a place within an operator that was picked is that operator's own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from archsmith.train.recipe import Recipe, halving, losing, passes_of
 from archsmith.trial import Proposal
 
 COVERED, ROUNDS = 300, 10  # architectures whose modules are made before training, as long as there are new ones
+SIZED = ("positions", "project", "resize")  # modules that differ with the size of the picture, or the length
 CALIBRATED = 8  # batches that norms are measured anew on for one network
 
 
@@ -46,6 +47,7 @@ class Shared(nn.Module):
         self.ground, self.blueprint, self.seed = ground, blueprint, seed
         self.bank = nn.ModuleDict()
         self.makes: dict[str, Callable[[], nn.Module]] = {}
+        self.shapes: dict[str, list[int]] = {}  # of what a module gets, where it was first met
         self.trained: dict[str, dict[str, Tensor]] = {}
         self.checkpoint: Path | None = None  # where a killed training may go on from
         self.begun: set[str] | None = None  # what is trained, of what was there when training began
@@ -69,7 +71,10 @@ class Shared(nn.Module):
 
     def module_of(self, piece: Piece) -> nn.Module:
         """The shared module of one place."""
-        return self.kept([piece.path, piece.kind, piece.options, list(piece.gets.shape)], lambda: new(piece))
+        shape = list(piece.gets.shape)
+        around = shape if piece.kind in SIZED else [piece.gets.channels, len(shape)]
+        shape = self.shapes.setdefault(digest([piece.path, piece.kind, piece.options, around]), shape)
+        return self.kept([piece.path, piece.kind, piece.options, shape], lambda: new(piece))
 
     def kept(self, name: JSON, make: Callable[[], nn.Module]) -> nn.Module:
         """The module of this name; made, its weights drawn from the seed and the name, when first asked for. Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from archsmith.build import Declared, known_space
+from archsmith.build import Declared, Signal, known_space
+from archsmith.build.pieces import KINDS, made
 from archsmith.build.plan import Part as Plan
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.paper import paper_costs
-from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
+from archsmith.evaluate.weight_shared import SIZED, Shared, WeightShared, calibration_of, train_shared
 from archsmith.space import Architecture
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal
@@ -67,6 +69,41 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(ground: Ground, wide: 
     train_shared(rest, recipe, checkpoint=file, progress=steps.append)
     assert steps[0] == 101
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), rest.parameters(), strict=True))
+
+
+def test_weights_are_shared_whatever_the_size_of_the_picture(ground: Ground) -> None:
+    network = [{"resize": {"share": "$share"}}, {"conv": {"out": 4, "stride": "$stride"}}, "batch_norm",
+               {"residual": {"conv": {"out": 8, "stride": 2}}}, "mean", {"linear": {"out": "$classes"}}]  # fmt: skip
+    space = Declared({"share": [0.5, 1.0], "stride": [1, 2]}, network)
+    shared = Shared(ground, space)
+    networks = [shared.network(ground.plan(space, point, prune=False)) for point in space.space.points()]
+    assert all(each(x=torch.randn(2, 3, 8, 8)).shape == (2, 2) for each in networks)
+    every = {id(p): tuple(p.shape) for each in networks for p in each.parameters()}
+    shapes = list(every.values())
+    assert len(networks) == 4 and shapes.count((8, 4, 3, 3)) == shapes.count((2, 8)) == 1
+    assert shapes.count((4, 3, 3, 3)) == 2  # one of each stride
+
+
+LEAST = {
+    "attention": {"heads": 2}, "bag": {"rows": 9, "out": 4}, "conv": {"out": 4}, "embedding": {"rows": 9, "out": 4},
+    "first": {"out": 2}, "gru": {"out": 4}, "linear": {"out": 4}, "lstm": {"out": 4}, "ngrams": {"rows": 9, "out": 4},
+    "patches": {"size": 2, "out": 4}, "project": {"out": 4, "around": [4, 4]}, "queries": {"rows": 3},
+    "resample": {"out": 4}, "resize": {"share": 0.5}, "separable": {"out": 4}, "transposed": {"out": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_those_modules_differ_with_the_size_that_are_said_to(kind: str) -> None:
+    def described(size: int) -> str | None:
+        for signal in (Signal((8, size, size)), Signal((size, 8)), Signal((size,), tokens=True), Signal((8,))):
+            with contextlib.suppress(ValueError):
+                module = made(kind, LEAST.get(kind, {}), signal)
+                told = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+                return f"{module} {told} {[p.shape for p in module.parameters()]}"
+        return None
+
+    small, large = described(4), described(12)
+    assert small is not None and (small == large) == (kind not in SIZED)
 
 
 def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> None:
