@@ -56,7 +56,7 @@ def _joined(part: Joined, gets: Sequence[Sequence[Segments]], found: dict[str, S
     given = [_through(inner, each, found) for inner, each in zip(part.parts, gets, strict=True)]
     if part.how == "concat":
         return tuple(segment for each in given for segment in each)
-    return given[-1]
+    return given[-1] if part.how == "attend" else given[0]
 
 
 def _given(piece: Piece, own: Segments) -> Segments:

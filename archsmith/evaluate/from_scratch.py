@@ -104,11 +104,15 @@ class Ground:
 
     def plan(self, blueprint: Blueprint, architecture: Mapping[str, Value], prune: bool = True) -> Plan:
         """The plan of one architecture. Raises `BadInput` where it cannot run, or its output is not the task's."""
+        return self.check(self.sketch(blueprint, architecture, prune))
+
+    def sketch(self, blueprint: Blueprint, architecture: Mapping[str, Value], prune: bool = True) -> Plan:
+        """The plan, whatever it gives. Raises `BadInput` where it cannot run."""
         unknown = blueprint.needs - set(self.given)
         if unknown:
             law = "a space speaks of what its task has"
             raise BadInput(law, f"${min(unknown)}", self.task.name, "choose a space for this kind of task")
-        return self.check(planned(blueprint.static(architecture, self.given), self.signal, prune=prune))
+        return planned(blueprint.static(architecture, self.given), self.signal, prune=prune)
 
     def drawn(self, blueprint: Blueprint, rng: np.random.Generator, prune: bool = True) -> tuple[Architecture, Plan]:
         """A random architecture that can run, with its plan. Raises `BadInput`, of the last one, where none of many

@@ -51,6 +51,7 @@ class Shared(nn.Module):
         self.trained: dict[str, dict[str, Tensor]] = {}
         self.checkpoint: Path | None = None  # where a killed training may go on from
         self.begun: set[str] | None = None  # what is trained, of what was there when training began
+        self.there: set[str] = set()
         self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
@@ -95,7 +96,10 @@ class Shared(nn.Module):
             return self.ground.informed(make())
 
     def afresh(self) -> None:
-        """All weights as they were before training: drawn anew, since a copy would take as much memory again."""
+        """All weights as they were before training: drawn anew, since a copy would take as much memory again. What was
+        made since is there no longer."""
+        for key in set(self.bank) - self.there:
+            del self.bank[key]
         for key, module in self.bank.items():
             module.load_state_dict(self.made(key, self.makes[key]).state_dict())
 
@@ -118,6 +122,7 @@ class Shared(nn.Module):
     def begin(self, network: nn.Module | None = None) -> None:
         """Training begins, of the modules that are in `network`, or of all. The others are not trained, nor is what is
         made from here on, for a network that has what no other had."""
+        self.there = set(self.bank)
         inside = None if network is None else set(network.modules())
         self.begun = {key for key, module in self.bank.items() if inside is None or module in inside}
 

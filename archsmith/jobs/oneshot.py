@@ -8,7 +8,6 @@ study of regularised evolution that begins with them. `RUN/shared` keeps the wei
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,10 +19,10 @@ import torch
 
 from archsmith.build import SPACES, Blueprint
 from archsmith.errors import BadInput
+from archsmith.evaluate import from_scratch
 from archsmith.evaluate.controlled import train_controlled
 from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.elastic import Elastic
-from archsmith.evaluate.from_scratch import TIMED_SECONDS, TIMED_STEPS
 from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of, train_shared
 from archsmith.jobs.ground import Scratch, grounded
@@ -230,18 +229,7 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
 def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
     shared_of = partial(shared_weights, scratch)
-
-    def took(steps: int) -> float:
-        began = time.perf_counter()
-        method(shared_of, replace(recipe, steps=steps), None)
-        return time.perf_counter() - began
-
-    once = min(took(TRIED), took(TRIED))  # what comes once takes no part in a step
-    for steps in TIMED_STEPS:
-        more = took(TRIED + steps) - once
-        if more > TIMED_SECONDS:
-            break
-    return max(1e-4, more / steps)
+    return from_scratch.seconds_a_step(lambda steps: method(shared_of, replace(recipe, steps=steps), None), TRIED)
 
 
 def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) -> Shared:

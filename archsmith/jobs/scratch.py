@@ -149,13 +149,18 @@ def over(
 ) -> list[tuple[Target, float]]:
     """The targets on parameters, MACs and size that a network misses on paper, and what it has of each, in the base
     unit."""
-    costs = paper_costs(ground.plan(blueprint, architecture))
-    known = {"parameters": costs["parameters"], "macs": costs["macs"], "size": costs["weight_bytes"]}
+    targets = on_costs(scratch)
+    if not targets:
+        return []
+    costs = paper_costs(ground.sketch(blueprint, architecture))
     # int8 weights take a quarter.
-    known["size"] /= 4
-    targets = parse_targets(scratch.targets)
-    costly = [(target, known[target.metric]) for target in targets if target.metric in known]
-    return [(target, value) for target, value in costly if not target.met(value)]
+    known = {"parameters": costs["parameters"], "macs": costs["macs"], "size": costs["weight_bytes"] / 4}
+    return [(target, known[target.metric]) for target in targets if not target.met(known[target.metric])]
+
+
+def on_costs(scratch: Scratch) -> list[Target]:
+    """The targets that a plan alone tells whether they are met."""
+    return [each for each in parse_targets(scratch.targets) if each.metric in ("parameters", "macs", "size")]
 
 
 def remember_inputs(run: RunDirectory, scratch: Scratch) -> None:

@@ -139,7 +139,12 @@ class Asked:
         if self.executor not in EXECUTORS:
             law = "an executor is one that is known"
             raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
-        if self.past and (name := parsed(self.strategy)[0]) in (*oneshot.MIXING, "enas"):
+        name, options = parsed(self.strategy)
+        untrained = self.scratch is not None and judging.judge_of(self.evaluator).scores
+        if untrained and name in FIDELITIES and options.get("resource", "epochs") != "resolution":
+            law = "scores of untrained networks are the same after any epochs"
+            raise BadInput(law, name, "--strategy", f"take {name}:resource=resolution, or another strategy")
+        if self.past and name in (*oneshot.MIXING, "enas"):
             law = f"{name} begins with what it has settled on itself"
             raise BadInput(law, self.past[0], "--past", "leave it out, or take another strategy")
         unknown = [name for name in self.track if name not in TRACKERS]
@@ -206,7 +211,8 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
                 evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
                 if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
                     chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
-            chosen = within(chosen, partial(scratch.affordable, asked.scratch))
+            if scratch.on_costs(asked.scratch):
+                chosen = within(chosen, partial(scratch.affordable, asked.scratch))
             minutes = pacing.left(asked.minutes, time.monotonic() - began)
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
@@ -249,7 +255,10 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         )
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as opened:
-            scratch.hand_over(opened, asked.scratch, trials, progress, time.monotonic() - began)
+            # What a killed process did, or others before this one came, is in the run.
+            tried = sum(trial.seconds for trial in trials) / max(1, asked.workers or 1)
+            spent = max(time.monotonic() - began, sum(opened.seconds().values()) + tried)
+            scratch.hand_over(opened, asked.scratch, trials, progress, spent)
     return front
 
 
@@ -304,9 +313,6 @@ def _prepared(asked: Asked, taught: past.Past) -> Prepared:
         name, options = "evolution", {}
     if asked.scratch is not None:
         judge = judging.check(asked.evaluator, asked.scratch, one_shot)
-        if judge.scores and name in FIDELITIES and options.get("resource", "epochs") != "resolution":
-            law = "scores of untrained networks are the same after any epochs"
-            raise BadInput(law, name, "--strategy", f"take {name}:resource=resolution, or another strategy")
         check(asked.scratch.request)
         check_perplexity(asked.scratch.request)
         space, objectives = grounded(asked.scratch)[1].space, asked.objectives or (judge.objective,)

@@ -60,9 +60,10 @@ def drawn_genome(genome: Genome) -> str:
 def _figure(box: Box, title: str, said: str) -> str:
     width, height = box.width + 2, box.height + 2  # half of a line lies outside
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="-1 -1 {width:.1f} {height:.1f}"'
-    picture = f'<svg class="net" role="img" aria-label="{escape(title)} as a graph" {size}>{box.svg}</svg>'
+    picture = f'<svg class="net" role="group" aria-label="{escape(title)} as a graph" {size}>{box.svg}</svg>'
     caption = f"<figcaption><b>{escape(title)}</b> {escape(said)}</figcaption>"
-    return f'<figure>{caption}<div class="around" tabindex="0">{picture}</div></figure>'
+    around = f'<div class="around" tabindex="0" role="region" aria-label="{escape(title)}">{picture}</div>'
+    return f"<figure>{caption}{around}</figure>"
 
 
 def _box(part: Part, cells: Cells) -> Box:

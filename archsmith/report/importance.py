@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
@@ -44,9 +44,12 @@ def importances(done: Sequence[Trial], space: Space, objective: str) -> dict[str
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study()
-        distributions = {name: CategoricalDistribution((*space.choices[name].values, None)) for name in names}
+        # By rank: of a set of values all subsets would be gone through.
+        places = {name: {value: rank for rank, value in enumerate(space.choices[name].values)} for name in names}
+        distributions = {name: IntDistribution(-1, len(places[name]) - 1) for name in names}
         for trial in rows:
-            picked = {name: trial.proposal.architecture.get(name) for name in names}
+            point = trial.proposal.architecture
+            picked = {name: places[name][point[name]] if name in point else -1 for name in names}
             study.add_trial(create_trial(params=picked, distributions=distributions, value=trial.values[objective]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -47,10 +47,11 @@ def text(lines: Sequence[tuple[str, str]], look: str = "box") -> Box:
     width, height = wide * LETTER + 16, len(lines) * LINE + 6
     rows = []
     for number, (strong, soft) in enumerate(lines):
-        room = LONGEST - len(strong) - 1
-        cut = soft if len(soft) <= room else soft[: room - 1] + "…"
-        said = escape(strong) + (f' <tspan class="soft">{escape(cut)}</tspan>' if cut else "")
-        told = f"<title>{escape(f'{strong} {soft}')}</title>" if cut != soft else ""
+        name = strong if len(strong) <= LONGEST else strong[: LONGEST - 1] + "…"
+        room = LONGEST - len(name) - 1
+        cut = soft if len(soft) <= room else soft[: max(0, room - 1)] + "…" * (room > 0)
+        said = escape(name) + (f' <tspan class="soft">{escape(cut)}</tspan>' if cut else "")
+        told = f"<title>{escape(f'{strong} {soft}')}</title>" if (name, cut) != (strong, soft) else ""
         rows.append(f'<text x="{width / 2:.1f}" y="{15 + LINE * number:.1f}">{said}{told}</text>')
     frame = f'<rect class="{look}" width="{width:.1f}" height="{height:.1f}" rx="{4 if look == "box" else 11}"/>'
     return Box(width, height, frame + "".join(rows), width / 2, width / 2)

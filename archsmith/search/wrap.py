@@ -17,7 +17,8 @@ from archsmith.trial import Proposal, Strategy, Trial
 Prior = Callable[[Architecture], float]
 # Trials and what each lost, (n,) minimised -> choice -> the values to drop.
 Policy = Callable[[Space, Sequence[Trial], np.ndarray], dict[str, tuple[Value, ...]]]
-PASSED = "passed over"  # key of a note
+PASSED = "passed over"  # key of a note, and why a point is told as failed that is no trial
+REFUSED, OWN = "refused", "own"  # keys of a note: the points that were not allowed, and the note of the strategy inside
 LEAST, SURE = 5, 3.0  # times that a value was tried, and standard errors, before it is dropped
 
 
@@ -32,7 +33,7 @@ def with_prior(
     """
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        left = first - len(history)
+        left = first - sum(trial.error != PASSED for trial in history)
         if left <= 0:
             return strategy(space, history, n, rng)
         points = list(dict.fromkeys(space.sample(rng) for _ in range(drawn)))
@@ -56,25 +57,45 @@ def with_prior(
 
 def within(strategy: Strategy, allowed: Callable[[Architecture], bool], *, attempts: int = 100) -> Strategy:
     """What is proposed is allowed: a point that is not is none of the study's trials, and to the strategy inside one
-    that has failed. After so many in a row, or where none is, one that is not allowed is proposed all the same, so that
-    its trial can say why."""
+    that has failed; the note of the proposal that comes in its place keeps it. After so many in a row, or where none is
+    allowed, one that is not is proposed all the same, so that its trial can say why."""
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        found: list[Proposal] = []
-        refused: list[Proposal] = []
+        known, found = _with_refused(history), list[Proposal]()
         while len(found) < n:
-            known = [*history]
-            for status, proposals in (("failed", refused), ("running", found)):
-                known += [Trial(len(known) + i, each, status) for i, each in enumerate(proposals)]  # type: ignore[arg-type]
-            proposals = strategy(space, known, 1, rng)
+            number, refused = len(history) + len(found), list[Proposal]()
+            while True:
+                proposals = strategy(space, known, 1, rng)
+                if not proposals:
+                    none_is = not found and all(trial.status == "failed" for trial in history)
+                    proposals, refused = (refused[:1] if none_is else []), []
+                    break
+                if len(refused) == attempts or allowed(proposals[0].architecture):
+                    break
+                refused += proposals
+                known.append(Trial(number, proposals[0], "failed", error=PASSED))
             if not proposals:
-                none_is = all(trial.status == "failed" for trial in history)
-                return found or (refused[:1] if none_is else [])
-            well = len(refused) >= attempts or allowed(proposals[0].architecture)
-            (found if well else refused).append(proposals[0])
+                break
+            known.append(Trial(number, proposals[0], "running"))
+            points = [each.architecture.to_json() for each in refused]
+            note = {REFUSED: points, OWN: proposals[0].note} if refused else proposals[0].note
+            found.append(replace(proposals[0], note=note))
         return found
 
     return propose
+
+
+def _with_refused(history: Sequence[Trial]) -> list[Trial]:
+    """The history as the strategy inside knows it: before each trial what was refused in its place, as failed."""
+    found: list[Trial] = []
+    for trial in history:
+        note = trial.proposal.note
+        if isinstance(note, Mapping) and REFUSED in note:
+            points = [Proposal(Architecture.from_json(each)) for each in note[REFUSED]]
+            found += [Trial(trial.number, each, "failed", error=PASSED) for each in points]
+            trial = replace(trial, proposal=replace(trial.proposal, note=note[OWN]))
+        found.append(trial)
+    return found
 
 
 def shrinking(
@@ -149,7 +170,7 @@ def _with_failed(history: Sequence[Trial], passed: Mapping[int, Proposal]) -> li
     found: list[Trial] = []
     for trial in history:
         if trial.number in passed:
-            found.append(Trial(trial.number, passed[trial.number], "failed", error="passed over"))
+            found.append(Trial(trial.number, passed[trial.number], "failed", error=PASSED))
         found.append(trial)
     return found
 

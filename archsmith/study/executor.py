@@ -68,8 +68,7 @@ class LocalProcesses:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        threads = int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0]) or os.cpu_count() or 1
-        self.threads = max(1, threads // workers)
+        self.threads = max(1, _threads() // workers)
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
         self._running: list[Future[Any] | None] = [None] * workers
 
@@ -101,6 +100,14 @@ class LocalProcesses:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
         self._pools[slot] = None
+
+
+def _threads() -> int:
+    """Of this process: as many as were asked for, or as there are cores that it may run on."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin(parent: int, threads: int) -> None:

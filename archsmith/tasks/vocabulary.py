@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from archsmith.errors import BadInput
 from archsmith.tasks.columns import find_label, find_texts
 from archsmith.tasks.read import read
 
@@ -19,14 +20,28 @@ MUCH, PIECES, ALPHABET = 5_000_000, 4096, 4096  # characters of a text in pieces
 WORDS, LEAST, LONGEST = 20_000, 2, 512  # words at most, times that one must occur, tokens of a text
 
 
-def in_words(source: str, file: Path, cut: Callable[[str], Iterable[str]]) -> Path:
+def in_words(
+    source: str,
+    file: Path,
+    cut: Callable[[str], Iterable[str]],
+    label: str | None = None,
+    text: str | Sequence[str] | None = None,
+) -> Path:
     """Write a table (.tsv) of the labels and texts of another, with spaces between the words that a segmenter finds:
-    any that takes a text and gives its words, such as `jieba.cut`."""
+    any that takes a text and gives its words, such as `jieba.cut`. `label`, `text`: columns of unusual names.
+
+    Raises `BadInput` for a text in which it finds none.
+    """
     table = read(source)
-    label = find_label(table)
-    names = find_texts(table, label=label)
-    texts = [[" ".join(" ".join(cut(text)).split()) for text in table.strings(name)] for name in names]
-    rows = [("label", *names), *zip(table.strings(label), *texts, strict=True)]
+    named = find_label(table, label)
+    names = find_texts(table, text, named)
+    texts = [[" ".join(" ".join(cut(each)).split()) for each in table.strings(name)] for name in names]
+    for column in texts:
+        if "" in column:
+            place = table.place(column.index(""))
+            raise BadInput("a text has words that the segmenter finds", "none", place, "take the row out")
+    labels = [" ".join(each.split()) for each in table.strings(named)]
+    rows = [("label", *names), *zip(labels, *texts, strict=True)]
     file.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     return file
 

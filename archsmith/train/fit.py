@@ -9,12 +9,14 @@ of the step.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.train.twins import Crew
 
+LOG = logging.getLogger("archsmith")
 Rows = list[int]
 Ends = Callable[[Sequence[tuple[float, float]]], bool]
 OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -225,6 +228,10 @@ class _State:
 
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
         record = torch.load(path, weights_only=True)
+        own = [optimiser.state_dict() for optimiser in self.optimisers]
+        if _sizes(record["optimisers"]) != _sizes(own):  # another version laid the weights out in another way
+            LOG.warning("the checkpoint is of other weights; training begins anew")
+            return None
         self.step, self.skipped, self.in_a_row = record["step"], record["skipped"], record["in_a_row"]
         self.seconds = record.get("seconds", 0.0)
         self.losses, self.validated = record["losses"], [tuple(pair) for pair in record["validated"]]
@@ -233,6 +240,11 @@ class _State:
             optimiser.load_state_dict(saved)
         best: tuple[float, dict[str, Tensor]] | None = record["best"]
         return best
+
+
+def _sizes(states: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """How many weights each group of each optimiser has."""
+    return [[len(group["params"]) for group in state["param_groups"]] for state in states]
 
 
 def _follow(twin: nn.Module, module: nn.Module) -> None:

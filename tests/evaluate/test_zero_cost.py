@@ -52,6 +52,12 @@ def test_costs_are_those_of_the_plan(batch: tuple[Tensor, Tensor]) -> None:
     assert found == {name: pytest.approx(wanted[name], rel=0.01) for name in ("macs", "parameters")}
 
 
+@pytest.mark.parametrize("part", [{"lstm": {"out": 8}}, {"attention": {"heads": 2}}])
+def test_macs_are_those_of_the_plan_whatever_kernels_a_processor_has(part: dict[str, object]) -> None:
+    plan = planned([part, "mean", {"linear": {"out": 3}}], Signal((24, 6)))
+    assert SCORES["macs"](network(plan), torch.randn(5, 24, 6), torch.zeros(5)) == paper_costs(plan)["macs"]
+
+
 def test_naswot_counts_units_in_the_same_state(batch: tuple[Tensor, Tensor]) -> None:
     module = two_layers()
     on = (module[:2](batch[0]) > 0).numpy()

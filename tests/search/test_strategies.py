@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from archsmith.errors import BadInput
-from archsmith.search import STRATEGIES, local_search, nsga2, random_search, strategy
+from archsmith.search import STRATEGIES, local_search, nsga2, random_search, regularised_evolution, strategy, within
 from archsmith.search.annealing import Walk
 from archsmith.search.bayesian import first_best
 from archsmith.search.gaussian import Watched, conditioned, fit_process, likely, scores
@@ -170,6 +170,30 @@ def test_a_prior_of_earlier_studies_begins_better() -> None:
     assert warm < chance - 1
     with pytest.raises(BadInput, match="past studies"):
         learnt_prior(SPACE, [([], ["loss"])])
+
+
+def test_points_that_were_refused_are_not_asked_for_again() -> None:
+    calls: list[Architecture] = []
+
+    def allowed(point: Architecture) -> bool:
+        calls.append(point)
+        return points.index(point) >= 120
+
+    points = list(grid(SPACE, 256))
+    assert len(points) == 256
+    history = search(within(strategy("grid", ["loss"], budget=256), allowed), 20, 0)
+    late = [points.index(trial.proposal.architecture) >= 120 for trial in history]
+    assert late == [False] + [True] * 19 and len(calls) == len(set(calls)) == 138  # a hundred in a row are enough
+    begun = within(regularised_evolution(["loss"], start=points[:130]), lambda point: points.index(point) >= 120)
+    assert [points.index(trial.proposal.architecture) for trial in search(begun, 9, 0)[1:]] == list(range(120, 128))
+
+
+def test_a_prior_decides_as_many_trials_whatever_is_refused() -> None:
+    prior = dict.fromkeys(SPACE.choices, "a")
+    wrong = lambda point: -sum(point[name] == value for name, value in prior.items())  # noqa: E731
+    made = within(with_prior(random_search(), wrong, first=10), lambda point: point["0"] != "a")
+    trials = search(made, 10, 0)
+    assert np.mean([wrong(trial.proposal.architecture) for trial in trials[::2]]) < -3  # by chance two of eight
 
 
 @pytest.mark.parametrize("policy", [partial(losing, least=3), "learned"])

@@ -25,6 +25,11 @@ def test_texts_are_cut_into_words_by_any_segmenter(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text("text,id,label\n这部电影好看,1,pos\n难看 的电影,2,neg\n", encoding="utf-8")
     file = in_words(str(tmp_path / "reviews.csv"), tmp_path / "words.tsv", lambda text: re.findall("..?", text))
     assert file.read_text(encoding="utf-8") == "label\ttext\npos\t这部 电影 好看\nneg\t难看 的 电影\n"
+    with pytest.raises(BadInput, match=r"finds; found none at .*reviews[.]csv:2"):
+        in_words(str(tmp_path / "reviews.csv"), tmp_path / "none.tsv", lambda text: [])
+    (tmp_path / "odd.csv").write_text('says,kind of\n好看,"a\tb"\n难看,c\n', encoding="utf-8")
+    in_words(str(tmp_path / "odd.csv"), tmp_path / "odd.tsv", list, label="kind of", text="says")
+    assert read(tmp_path / "odd.tsv").strings("label") == ["a b", "c"]
     texts = read(file).strings("text")
     assert learnt_tokenizer(texts, least=1, characters=False).tokenize("电影 难看") == ["电影", "难看"]
     assert learnt_tokenizer(texts, least=1).tokenize("电影") == ["电", "影"]

@@ -376,3 +376,18 @@ def test_a_training_that_is_told_to_ends_in_the_midst_of_its_schedule_as_its_las
     whole = Regression()
     fit(whole.module, whole.passes, whole.loss, schedule, progress=keep)
     assert equal(weights(job.module), states[0])
+
+
+def test_a_checkpoint_of_other_weights_is_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As another version of a space's networks would have written it."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+
+    def train(module: nn.Module) -> int:
+        steps: list[int] = []
+        passes = lambda epoch: [list(range(64))]  # noqa: E731
+        fit(module, passes, lambda rows: module(x[rows]).square().mean(), Schedule(100),
+            checkpoint=tmp_path / "checkpoint", progress=steps.append)  # fmt: skip
+        return steps[0]
+
+    assert (train(nn.Linear(4, 1)), train(nn.Linear(4, 1))) == (1, 51)
+    assert train(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))) == 1 and "of other weights" in caplog.text
