@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from archsmith.report.drawn import harmless
 from archsmith.report.plain import read_json, write_json
 
 Scalar = bool | int | float | str
@@ -144,4 +145,5 @@ def read_story(run: str | Path) -> Story:
 def read_searched(run: str | Path) -> Searched | None:
     """Read a run's `search.json`; None where nothing was searched. Raises `BadInput` where it is broken."""
     path = Path(run) / "search.json"
-    return read_json(path, Searched) if path.exists() else None
+    found = read_json(path, Searched) if path.exists() else None
+    return found and replace(found, drawing=harmless(found.drawing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -194,3 +195,12 @@ def test_cheap_trials_are_shown_but_none_of_them_is_the_best(tmp_path: Path) -> 
     said = read_searched(tmp_path)
     assert said is not None and len(said.trials) == 12 and "is the best of 9 by loss" in said.why
     assert _search_figures(said)["reached"][-1] == min(trial.values["loss"] for trial in full)
+
+
+def test_a_drawing_out_of_a_foreign_file_has_no_script(tmp_path: Path) -> None:
+    for drawing in ("<script>alert(1)</script>", '<b onclick="alert(1)">in</b>', "<b>in</b><!-- > -->", "<b>in</b>"):
+        write_searched(trials(3), SPACE, tmp_path, Aim("", ("loss",)))
+        told = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
+        (tmp_path / "search.json").write_text(json.dumps({**told, "drawing": drawing}), encoding="utf-8")
+        found = read_searched(tmp_path)
+        assert found is not None and found.drawing == (drawing if drawing == "<b>in</b>" else "")
