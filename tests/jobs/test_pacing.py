@@ -50,7 +50,7 @@ def test_minutes_are_shared_out_and_the_winner_goes_by_its_own_pace(
     assert 0 < winner["seconds"] < 60
 
 
-@pytest.mark.parametrize("more", [(), ("--minutes", 0.1), ("--minutes", 0.1, "--strategy", "spos")])
+@pytest.mark.parametrize("more", [(), ("--minutes", 0.1, "--strategy", "spos")])
 def test_where_bf16_is_quicker_all_training_is_in_it(
     stripes: Path, tmp_path: Path, more: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
