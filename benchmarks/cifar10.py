@@ -16,8 +16,8 @@ from record import Record, main
 
 from archsmith.build import Declared, Signal, planned
 from archsmith.evaluate.paper import paper_costs
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked
 from archsmith.report.result import Result
 from archsmith.space import JSON
 

@@ -16,10 +16,11 @@ import numpy as np
 from record import Record
 
 from archsmith.build import Declared
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import exported_ms
-from archsmith.jobs.search import Asked, follow, search
+from archsmith.jobs.search import follow, search
 from archsmith.report.plain import write_text
 from archsmith.report.result import Result, read_result
 from archsmith.space import JSON, Architecture

@@ -10,9 +10,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline, compared
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked, search
+from archsmith.jobs.search import search
 from archsmith.tasks.vocabulary import in_words
 
 BEGIN, END = {"embedding": {"rows": "$vocabulary", "out": 128}}, {"linear": {"out": "$classes"}}

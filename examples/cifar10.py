@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline, compared
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked, search
+from archsmith.jobs.search import search
 
 
 def block(width: int, stride: int = 1) -> list[Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline, compared
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked, search
+from archsmith.jobs.search import search
 
 LSTM = [{"lstm": {"out": 64}}, "last", {"linear": {"out": "$outputs"}}]
 

@@ -71,8 +71,8 @@ def search(
     """Search a space for its best architectures."""
     run = out or new_run()
     with edge(context, run):
+        from archsmith.jobs.asked import Asked
         from archsmith.jobs.ground import Scratch
-        from archsmith.jobs.search import Asked
         from archsmith.jobs.search import search as job
 
         scratch = None

@@ -19,10 +19,10 @@ from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.from_scratch import FromScratch, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
+from archsmith.jobs.asked import read_asked
 from archsmith.jobs.ground import TASKS, grounded
 from archsmith.jobs.pacing import in_full, recipes
 from archsmith.jobs.scratch import CHECKS, check_inputs, exported_ms
-from archsmith.jobs.search import read_asked
 from archsmith.report.result import read_result
 from archsmith.space import JSON
 from archsmith.study import RunDirectory

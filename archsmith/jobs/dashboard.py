@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsmith.errors import BadInput
-from archsmith.jobs.search import read_asked, store_of
+from archsmith.jobs.asked import read_asked, store_of
 
 
 def dashboard(path: str | Path, port: int = 8080) -> None:

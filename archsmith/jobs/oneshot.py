@@ -148,6 +148,7 @@ METHODS: Mapping[str, Method] = {
     "ofa": ofa,
 }
 MIXING = ("darts", "gdas", "p-darts")
+SETTLING = (*MIXING, "enas")  # that say themselves what is tried first
 
 
 def method_of(name: str, options: Mapping[str, Any]) -> Method | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsmith.errors import BadInput
+from archsmith.jobs.asked import read_asked
 from archsmith.jobs.case import Request, prepare
 from archsmith.jobs.optimize import follow
 from archsmith.jobs.search import follow as follow_search
-from archsmith.jobs.search import read_asked
 from archsmith.report.result import Result, read_result
 from archsmith.report.terminal import Progress
 from archsmith.study import RunDirectory

@@ -89,7 +89,7 @@ def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architec
         raise ValueError(f"{OVER} {', '.join(too_much)}")
 
 
-def affordable(scratch: Scratch, architecture: Architecture) -> bool:
+def allowed(scratch: Scratch, architecture: Architecture) -> bool:
     """Whether no target on its costs rules a network out; one that cannot be built is left to its trial."""
     try:
         return not over(scratch, *grounded(scratch), architecture)

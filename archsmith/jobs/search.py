@@ -12,13 +12,11 @@ Any number of processes and machines may run `resume RUN` at once: each takes a 
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from archsmith.evaluate.benchmark import Benchmark, LookedUp
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import judging, oneshot, pacing, past, scratch
+from archsmith.jobs.asked import TRACKERS, Asked, read_asked, store_of
 from archsmith.jobs.bench import FIDELITIES, READS_PRIOR, made, parsed, tried_out
 from archsmith.jobs.case import check, check_perplexity
 from archsmith.jobs.ground import Scratch, grounded
@@ -43,126 +42,12 @@ from archsmith.search.evolution import regularised_evolution
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
-from archsmith.study.mlflow_tracker import MLflow
 from archsmith.study.ray_workers import RayWorkers
-from archsmith.study.storage import plain
-from archsmith.study.tensorboard_tracker import TensorBoard
-from archsmith.study.tracker import Tracker
-from archsmith.study.wandb_tracker import WeightsAndBiases
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Evaluator, Strategy, Trial, pareto, whole
 
-TRACKERS: dict[str, Callable[[Path], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-    "mlflow": MLflow,
-}
-EXECUTORS = ("local", "ray")
 SHOWN = 300  # letters of a reason; the trials have all of it
 Prepared = tuple[Space, Evaluator, tuple[str, ...], Strategy]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a search was asked to do, as plain data; `plan.json` holds it under "search".
-
-    Either `benchmark` (as `bench` takes it), or `space` (a JSON file) with `evaluator` ("package.module:name", which
-    needs `allow_code`, and lies in `folder`) and its `objectives`, or `scratch`: a task, its data and a space of
-    networks; `evaluator` is then the name of one of ours (judging.py). `past`: runs of the same space that are learnt
-    from.
-    """
-
-    strategy: str = "portfolio"
-    trials: int = 100
-    benchmark: str | None = None
-    space: str | None = None
-    evaluator: str | None = None
-    scratch: Scratch | None = None
-    objectives: tuple[str, ...] = ()
-    past: tuple[str, ...] = ()
-    executor: str = "local"
-    workers: int | None = None  # one here; on Ray as many as the cluster has CPUs
-    address: str | None = None
-    store: str | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    trial_minutes: float | None = None
-    trial_gigabytes: float | None = None
-    track: tuple[str, ...] = ()
-    seed: int = 0
-    allow_code: bool = False
-    folder: str = ""
-
-    def anywhere(self) -> Asked:
-        """The same, whatever folder it is gone on with from."""
-        name, sign, file = (self.benchmark or "").partition("=")
-        store = plain(self.store or "")
-        return replace(
-            self,
-            benchmark=f"{name}{sign}{Path(file).absolute()}" if file else self.benchmark,
-            space=str(Path(self.space).absolute()) if self.space else None,
-            store=str(Path(store).absolute())
-            if (store := plain(self.store or "")) and "://" not in store
-            else self.store,
-            scratch=self.scratch.anywhere() if self.scratch else None,
-            past=tuple(str(Path(each).absolute()) for each in self.past),
-            folder=self.folder or str(Path.cwd()),
-        )
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Asked:
-        """Raises `BadInput` for what is no request of this version."""
-        try:
-            listed: dict[str, Any] = {
-                name: tuple(data[name]) for name in ("objectives", "past", "track") if name in data
-            }
-            if data.get("scratch"):
-                listed["scratch"] = Scratch.from_json(data["scratch"])
-            return cls(**{**data, **listed})
-        except TypeError as error:
-            law = "a run's plan must be of this version of archsmith"
-            raise BadInput(law, str(error), "plan.json", "use the version that began the run") from error
-
-    def check(self) -> None:
-        """Raise `BadInput` for a request that contradicts itself or names what there is not."""
-        own = None if self.scratch else self.evaluator
-        given = sum(each is not None for each in (self.benchmark, own, self.scratch))
-        if given != 1 or (self.space is None) != (own is None):
-            law = "a search needs a benchmark, or a space with an evaluator or with a task and its data"
-            raise BadInput(law, "", "", "give --benchmark, --space with --evaluator, or --space with --task and --data")
-        if own and not self.allow_code:
-            raise BadInput("an evaluator is code and runs only when allowed", own, "", "give --allow-code")
-        if own and not self.objectives:
-            raise BadInput("a search needs at least one objective", "none", "", "name the evaluator's with --objective")
-        if len(set(self.objectives)) < len(self.objectives):
-            raise BadInput("objectives differ", ", ".join(self.objectives), "--objective", "name each once")
-        if self.executor not in EXECUTORS:
-            law = "an executor is one that is known"
-            raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
-        name, options = parsed(self.strategy)
-        untrained = self.scratch is not None and judging.judge_of(self.evaluator).scores
-        if untrained and name in FIDELITIES and options.get("resource", "epochs") != "resolution":
-            law = "scores of untrained networks are the same after any epochs"
-            raise BadInput(law, name, "--strategy", f"take {name}:resource=resolution, or another strategy")
-        if self.past and name in (*oneshot.MIXING, "enas"):
-            law = f"{name} begins with what it has settled on itself"
-            raise BadInput(law, self.past[0], "--past", "leave it out, or take another strategy")
-        unknown = [name for name in self.track if name not in TRACKERS]
-        if unknown:
-            law = "a tracker is one that is known"
-            raise BadInput(law, repr(unknown[0]), "--track", f"there are: {', '.join(TRACKERS)}")
-        needed = [*self.track, *(["ray"] if self.executor == "ray" else [])]
-        absent = [name for name in needed if importlib.util.find_spec(name) is None]
-        if absent:
-            law = f"{absent[0]} needs its package"
-            raise BadInput(law, "none", "", f"pip install 'archsmith[{absent[0]}]'")
-        for option in ("minutes", "trial_minutes", "trial_gigabytes"):
-            limit = getattr(self, option)
-            if limit is not None and not 0 < limit < math.inf:
-                law = "minutes and gigabytes are above 0, and not without end"
-                raise BadInput(law, str(limit), f"--{option.replace('_', '-')}", "give more, or leave it out")
-        if min(self.trials, self.workers or 1) < 1:
-            raise BadInput("trials and workers are at least 1", f"{self.trials}, {self.workers}")
 
 
 def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> list[Trial]:
@@ -194,26 +79,55 @@ def follow(out: Path, asked: Asked, progress: Progress | None = None) -> list[Tr
 
 
 def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> list[Trial]:
-    space, evaluator, objectives, chosen = prepared
     began, minutes = time.monotonic(), asked.minutes
     if asked.scratch is not None:
         with RunDirectory.open(out, wait=True) as held:  # the first to come does it, the others wait and read
-            scratch.remember_inputs(held, asked.scratch)
-            method = oneshot.method_of(*parsed(asked.strategy))
-            timed = partial(oneshot.seconds_a_step, asked.scratch, method) if method else None
-            judge = judging.judge_of(asked.evaluator)
-            pacing.pace(held, asked.scratch, asked.trials, asked.minutes, timed, judge.share)
-            against = judging.reference(held, asked.scratch, judge, progress)
-            evaluator = Making(
-                asked.scratch, pacing.recipes(out, asked.scratch)[0], judge, against, pacing.pacing_of(out)
-            )
-            if method:
-                evaluator = oneshot.Sharing(asked.scratch, str(out.absolute()))
-                if first := oneshot.share(held, asked.scratch, method, asked.trials, progress):
-                    chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
-            if scratch.on_costs(asked.scratch):
-                chosen = within(chosen, partial(scratch.affordable, asked.scratch))
-            minutes = pacing.left(asked.minutes, time.monotonic() - began)
+            prepared = _begun(held, asked, asked.scratch, prepared, progress)
+        minutes = pacing.left(asked.minutes, time.monotonic() - began)
+    trials = _tried(out, asked, prepared, minutes, progress)
+    space, _, objectives, _ = prepared
+    front = pareto(whole(trials), objectives)
+    write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    where = asked.space or (asked.scratch.space if asked.scratch else "")
+    title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
+    aim = Aim(title, objectives, asked.trials, asked.patience)
+    write_searched(trials, space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
+    if course := read_json(out / "search.json")["course"]:
+        progress.say(course)
+    if not any(trial.status == "complete" for trial in trials):
+        raise _nothing(out, asked.scratch, trials)
+    if asked.scratch is not None:
+        with RunDirectory.open(out, wait=True) as held:
+            # What a killed process did, or others before this one came, is in the run.
+            tried = sum(trial.seconds for trial in trials) / max(1, asked.workers or 1)
+            spent = max(time.monotonic() - began, sum(held.seconds().values()) + tried)
+            scratch.hand_over(held, asked.scratch, trials, progress, spent)
+    return front
+
+
+def _begun(held: RunDirectory, asked: Asked, wanted: Scratch, prepared: Prepared, progress: Progress) -> Prepared:
+    """What comes before the trials of a search from nothing: how long each is trained, what untrained ones are judged
+    against, and the weights that all share."""
+    space, _, objectives, chosen = prepared
+    scratch.remember_inputs(held, wanted)
+    method, judge = oneshot.method_of(*parsed(asked.strategy)), judging.judge_of(asked.evaluator)
+    timed = partial(oneshot.seconds_a_step, wanted, method) if method else None
+    pacing.pace(held, wanted, asked.trials, asked.minutes, timed, judge.share)
+    against = judging.reference(held, wanted, judge, progress)
+    recipe = pacing.recipes(held.path, wanted)[0]
+    evaluator: Evaluator = Making(wanted, recipe, judge, against, pacing.pacing_of(held.path))
+    if method:
+        evaluator = oneshot.Sharing(wanted, str(held.path.absolute()))
+        if first := oneshot.share(held, wanted, method, asked.trials, progress):
+            chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
+    if scratch.on_costs(wanted):
+        chosen = within(chosen, partial(scratch.allowed, wanted))
+    return space, evaluator, objectives, chosen
+
+
+def _tried(out: Path, asked: Asked, prepared: Prepared, minutes: float | None, progress: Progress) -> list[Trial]:
+    """All trials of the study, once those that are left have been made."""
+    space, evaluator, objectives, chosen = prepared
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -224,7 +138,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
                 tracker.on_trial(trial)
             progress.step("search", trial.number + 1, asked.trials)
 
-        trials = run(
+        return run(
             space,
             chosen,
             evaluator,
@@ -237,29 +151,17 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             minutes=minutes,
             patience=asked.patience,
         )
-    front = pareto(whole(trials), objectives)
-    write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
-    where = asked.space or (asked.scratch.space if asked.scratch else "")
-    title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
-    aim = Aim(title, objectives, asked.trials, asked.patience)
-    write_searched(trials, space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
-    if course := read_json(out / "search.json")["course"]:
-        progress.say(course)
-    if not any(trial.status == "complete" for trial in trials):
-        reasons = [trial.error for trial in trials if trial.error]
-        if asked.scratch is not None and (missed := scratch.unreached(asked.scratch, trials)):
-            raise BudgetNotReachable(f"{missed}. What was tried is in {out}. Search smaller networks, or allow more.")
-        common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
-        raise ArchsmithError(
-            f"no trial ended well; the commonest reason: {common.rstrip('.')}. What was tried is in {out}."
-        )
-    if asked.scratch is not None:
-        with RunDirectory.open(out, wait=True) as opened:
-            # What a killed process did, or others before this one came, is in the run.
-            tried = sum(trial.seconds for trial in trials) / max(1, asked.workers or 1)
-            spent = max(time.monotonic() - began, sum(opened.seconds().values()) + tried)
-            scratch.hand_over(opened, asked.scratch, trials, progress, spent)
-    return front
+
+
+def _nothing(out: Path, wanted: Scratch | None, trials: list[Trial]) -> ArchsmithError:
+    """Why no trial ended well."""
+    if wanted is not None and (missed := scratch.unreached(wanted, trials)):
+        return BudgetNotReachable(f"{missed}. What was tried is in {out}. Search smaller networks, or allow more.")
+    reasons = [trial.error for trial in trials if trial.error]
+    common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
+    return ArchsmithError(
+        f"no trial ended well; the commonest reason: {common.rstrip('.')}. What was tried is in {out}."
+    )
 
 
 def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -> JSON:
@@ -276,18 +178,6 @@ def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -
     ]
     reasons = sorted({trial.error for trial in trials if trial.error})
     return {"objectives": list(objectives), "trials": ended, "front": rows, "reasons": reasons[:10]}
-
-
-def read_asked(path: str | Path) -> Asked | None:
-    """What the search of a run was asked to do; None where the run is none of a search."""
-    plan = Path(path) / "plan.json"
-    found = read_json(plan) if plan.is_file() else {}
-    return Asked.from_json(found["search"]) if "search" in found else None
-
-
-def store_of(run: str | Path, asked: Asked | None) -> str:
-    """Where the study of a run is: a file or a URL."""
-    return (asked.store if asked else None) or str(Path(run) / "study.db")
 
 
 def _prepared(asked: Asked, taught: past.Past) -> Prepared:

@@ -18,9 +18,10 @@ from torch import nn
 from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.from_scratch import FromScratch
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked, search
+from archsmith.jobs.search import search
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
 

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from archsmith.cli import app
 from archsmith.errors import BadInput
+from archsmith.jobs.asked import Asked, read_asked
 from archsmith.jobs.dashboard import study_of
-from archsmith.jobs.search import Asked, follow, read_asked, search
+from archsmith.jobs.search import follow, search
 from archsmith.space import Choice, Space
 from archsmith.study import Store
 

@@ -12,8 +12,8 @@ import pytest
 
 from archsmith.evaluate.nasbench201 import DATA
 from archsmith.evaluate.replay import Replay
+from archsmith.jobs.asked import Asked
 from archsmith.jobs.ground import Scratch
-from archsmith.jobs.search import Asked
 
 
 class Said:
