@@ -77,11 +77,11 @@ def learn(word: str, ground: Ground, minutes: float, seed: int) -> tuple[Learnt,
     took = []
     for steps in (PACING, 3 * PACING):
         began = time.perf_counter()
-        method(make, replace(recipe, steps=steps), None)
+        method(make, replace(recipe, steps=steps), None, None)
         took.append(time.perf_counter() - began)
     step = max(1e-3, (took[1] - took[0]) / (2 * PACING))
     settled: Recipe = replace(recipe, steps=round(60 * minutes / step))
-    return method(make, settled, None), settled.steps
+    return method(make, settled, None, None), settled.steps
 
 
 def shared_of(ground: Ground, seed: int, depth: float, kind: type[Shared] = Shared) -> Shared:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -154,10 +155,12 @@ def train_mixture(
     method: Method = "darts",
     second_order: bool = False,
     dropout: float = 0.0,
+    checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Mixed:
     """Learn the operators' weights and the strengths, in place; where a batch does not fit into memory, it is halved
-    (`train.recipe.halving`). `dropout`: behind skip connections; it falls to 0."""
+    (`train.recipe.halving`). `dropout`: behind skip connections; it falls to 0. `checkpoint`: a file that a killed
+    training goes on from."""
     shared, task, seed = mixture.shared, mixture.shared.ground.task, mixture.shared.seed
     first, _ = halves(shared)
     begun = mixture.strength.copy()
@@ -165,7 +168,8 @@ def train_mixture(
     def attempt(recipe: Recipe) -> Mixed:
         loss = _Alternating(mixture, recipe, method, second_order, dropout)
         passes = passes_of(task, recipe.batch, seed, first)
-        fitted = fit(shared, passes, loss, recipe.schedule(seed), progress=progress)
+        schedule = recipe.schedule(seed)
+        fitted = fit(shared, passes, loss, schedule, checkpoint=checkpoint, beside=loss, progress=progress)
         return Mixed(fitted, loss.ended)
 
     def afresh() -> None:
@@ -173,7 +177,7 @@ def train_mixture(
         mixture.strength.put(begun)
 
     shared.begin(mixture.wrapped)
-    mixed = halving(recipe, attempt, afresh)
+    mixed = halving(recipe, attempt, afresh, checkpoint=checkpoint)
     mixture.weights.dropout = 0.0
     return mixed
 
@@ -211,6 +215,17 @@ class _Alternating:
         }
         self.done += 1
         return self.lose(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and strengths."""
+        plain = {"done": self.done, "ended": self.ended, "before": self.before}
+        return {**plain, "strengths": self.mixture.strength.copy(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from there."""
+        self.done, self.ended, self.before = state["done"], state["ended"], state["before"]
+        self.mixture.strength.put(state["strengths"])
+        self.adam.load_state_dict(state["adam"])
 
     def _move(self, rows: list[int], others: list[int]) -> None:
         """A step of the strengths."""
@@ -274,12 +289,15 @@ def train_progressively(
     shared_of: Callable[[float], Shared],
     recipe: Recipe,
     *,
+    checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Mixture, Mixed]:
     """P-DARTS: three stages of growing depth, each of a third of the steps, and after each only the stronger values of
     every choice go on; the mixture of the last, whose skip connections are then thinned to the share that may be.
 
     `shared_of`: shared weights of networks of so much of the full depth; those of the last stage have all of it.
+    `checkpoint`: by its name each stage has a file, from which a killed training takes the last steps of those that had
+    ended again, and goes on.
     """
     left: dict[str, list[str]] | None = None
     steps = max(1, recipe.steps // len(STAGES))
@@ -287,7 +305,9 @@ def train_progressively(
         shared = shared_of(depth)
         mixture = Mixture(shared, left)
         tell = None if progress is None else partial(_onward, progress, number * steps)
-        mixed = train_mixture(mixture, replace(recipe, steps=steps), dropout=dropout, progress=tell)
+        own = checkpoint and checkpoint.with_suffix(f".stage{number}")
+        stage = replace(recipe, steps=steps)
+        mixed = train_mixture(mixture, stage, dropout=dropout, checkpoint=own, progress=tell)
         left = {
             name: sorted(of, key=of.__getitem__, reverse=True)[: max(2, round(KEPT * len(of)))]
             for name, of in mixture.strength.strengths().items()

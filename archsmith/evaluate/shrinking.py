@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,13 +75,14 @@ def train_shrinking(
     *,
     paths: int = 4,
     distil: float = 0.5,
+    checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Train elastic weights in place by progressive shrinking, over one schedule.
 
     `paths`: networks a step after the first phase, the largest and the smallest among them. `distil`: of the loss of
-    all but the largest, how much is the divergence from its answers; the rest comes from labels. Raises `BadInput` for
-    fewer than two paths, or a share that is none.
+    all but the largest, how much is the divergence from its answers; the rest comes from labels. `checkpoint`: a file
+    that a killed training goes on from. Raises `BadInput` for fewer than two paths, or a share that is none.
     """
     if not (0 <= distil <= 1 and paths >= 2):
         law = "progressive shrinking has two networks a step or more, and a share of distillation from 0 to 1"
@@ -91,30 +94,48 @@ def train_shrinking(
             shared.network(plan)
 
     def attempt(recipe: Recipe) -> Fitted:
-        done = 0
-
-        def loss(rows: list[int]) -> Tensor:
-            nonlocal done
-            rng = np.random.default_rng([seed, 26, done])
-            stage = stages[-1]
-            if torch.is_grad_enabled():  # otherwise the loss is only tried out
-                stage = [each for each in stages if each.start <= done / recipe.steps][-1]
-                done += 1
-            outputs: list[Tensor] = []
-            total: list[Tensor] = []
-            for plan in sandwich(shared, stage.open, 1 if stage is stages[0] else paths, rng):
-                wrapped = shared.network(plan)
-                wrapped.register_forward_hook(lambda *given: outputs.append(given[-1]))
-                own = losing(wrapped, task, recipe, seed)(rows)  # each sees the same varied rows
-                if total and distil:
-                    own = (1 - distil) * own + distil * task.divergence(outputs[-1], outputs[0].detach())
-                total.append(own)
-            return torch.stack(total).mean()
-
-        return fit(shared, passes_of(task, recipe.batch, seed), loss, recipe.schedule(seed), progress=progress)
+        loss, schedule = _Shrinking(shared, stages, recipe, paths, distil), recipe.schedule(seed)
+        passes = passes_of(task, recipe.batch, seed)
+        return fit(shared, passes, loss, schedule, checkpoint=checkpoint, beside=loss, progress=progress)
 
     shared.begin()
-    return halving(recipe, attempt, shared.afresh)
+    return halving(recipe, attempt, shared.afresh, checkpoint=checkpoint)
+
+
+class _Shrinking:
+    """rows -> the loss of a step; what is open at it follows from how many were before."""
+
+    def __init__(self, shared: Elastic, stages: Sequence[Phase], recipe: Recipe, paths: int, distil: float) -> None:
+        self.shared, self.stages, self.recipe = shared, stages, recipe
+        self.paths, self.distil = paths, distil
+        self.done = 0
+
+    def __call__(self, rows: list[int]) -> Tensor:
+        shared, stages, distil = self.shared, self.stages, self.distil
+        task, seed = shared.ground.task, shared.seed
+        rng = np.random.default_rng([seed, 26, self.done])
+        stage = stages[-1]
+        if torch.is_grad_enabled():  # otherwise the loss is only tried out
+            stage = [each for each in stages if each.start <= self.done / self.recipe.steps][-1]
+            self.done += 1
+        outputs: list[Tensor] = []
+        total: list[Tensor] = []
+        for plan in sandwich(shared, stage.open, 1 if stage is stages[0] else self.paths, rng):
+            wrapped = shared.network(plan)
+            wrapped.register_forward_hook(lambda *given: outputs.append(given[-1]))
+            own = losing(wrapped, task, self.recipe, seed)(rows)  # each sees the same varied rows
+            if total and distil:
+                own = (1 - distil) * own + distil * task.divergence(outputs[-1], outputs[0].detach())
+            total.append(own)
+        return torch.stack(total).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from there."""
+        self.done = state["done"]
 
 
 def sandwich(shared: Elastic, open_: Values, paths: int, rng: np.random.Generator) -> list[Plan]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from archsmith.evaluate.sizes import extremes
 from archsmith.evaluate.trained import validation_loss
 from archsmith.space import JSON, Architecture
 from archsmith.space.choice import digest
-from archsmith.train import Fitted, fit
+from archsmith.train import Fitted, Stateful, fit
 from archsmith.train.recipe import Recipe, halving, losing, passes_of
 from archsmith.trial import Proposal
 
@@ -49,9 +50,7 @@ class Shared(nn.Module):
         self.makes: dict[str, Callable[[], nn.Module]] = {}
         self.shapes: dict[str, list[int]] = {}  # of what a module gets, where it was first met
         self.trained: dict[str, dict[str, Tensor]] = {}
-        self.checkpoint: Path | None = None  # where a killed training may go on from
-        self.begun: set[str] | None = None  # what is trained, of what was there when training began
-        self.there: set[str] = set()
+        self.begun: frozenset[str] | None = None  # what is trained: no more than was there when training began
         self.register_load_state_dict_pre_hook(_known)  # type: ignore[no-untyped-call]
         rng = np.random.default_rng([seed, 11])
         for _ in range(ROUNDS):
@@ -98,7 +97,7 @@ class Shared(nn.Module):
     def afresh(self) -> None:
         """All weights as they were before training: drawn anew, since a copy would take as much memory again. What was
         made since is there no longer."""
-        for key in set(self.bank) - self.there:
+        for key in set(self.bank).difference(self.begun or self.bank):
             del self.bank[key]
         for key, module in self.bank.items():
             module.load_state_dict(self.made(key, self.makes[key]).state_dict())
@@ -120,15 +119,17 @@ class Shared(nn.Module):
                 del self.bank[key]
 
     def begin(self, network: nn.Module | None = None) -> None:
-        """Training begins, of the modules that are in `network`, or of all. The others are not trained, nor is what is
-        made from here on, for a network that has what no other had."""
-        self.there = set(self.bank)
+        """Training begins, of the modules that are in `network`, or of all; the others are there no longer. What is
+        made from here on, for a network that has what no other had, is not trained."""
         inside = None if network is None else set(network.modules())
-        self.begun = {key for key, module in self.bank.items() if inside is None or module in inside}
+        for key, module in list(self.bank.items()):
+            if inside is not None and module not in inside:
+                del self.bank[key]
+        self.begun = frozenset(self.bank)
 
     def learnt(self) -> dict[str, Tensor]:
         """The weights that were trained, as `restore` takes them."""
-        begun = set(self.bank) if self.begun is None else self.begun
+        begun = self.bank if self.begun is None else self.begun
         return {name: value for name, value in self.state_dict().items() if name.split(".", 2)[1] in begun}
 
     def network(self, plan: Plan) -> nn.Module:
@@ -143,13 +144,21 @@ def _known(shared: Shared, state: dict[str, Tensor], *_: object) -> None:
         del state[name]
 
 
+class Drawing(Stateful, Protocol):
+    """What draws the plans of networks, and learns which to draw."""
+
+    def __call__(self, rng: np.random.Generator, /) -> Plan:
+        """One that is trained next."""
+        ...
+
+
 def train_shared(
     shared: Shared,
     recipe: Recipe,
     *,
     paths: int = 1,
     heaviest_of: int = 1,
-    drawing: Callable[[Recipe], Callable[[np.random.Generator], Plan]] | None = None,
+    drawing: Callable[[Recipe], Drawing] | None = None,
     kept: AbstractSet[int] | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -160,8 +169,8 @@ def train_shared(
     `heaviest_of`: of so many drawn the one with most weights is trained. What has weights is good only once they are
     trained, so under even draws networks that have few of them seem better than they are for long.
     `drawing`: what draws the plan of a network in a training by this recipe, at random unless told. `kept`: the train
-    rows that it learns from, all unless told. `checkpoint`: a file that a killed training goes on from, where what
-    draws depends on its argument alone. Where a batch does not fit into memory, it is halved (`train.recipe.halving`).
+    rows that it learns from, all unless told. `checkpoint`: a file that a killed training goes on from. Where a batch
+    does not fit into memory, it is halved (`train.recipe.halving`).
     """
     task, seed = shared.ground.task, shared.seed
 
@@ -177,7 +186,8 @@ def train_shared(
         return plans[0] if heaviest_of == 1 else max(plans, key=lambda plan: paper_costs(plan)["parameters"])
 
     def attempt(recipe: Recipe) -> Fitted:
-        draw = random if drawing is None else drawing(recipe)
+        learning = None if drawing is None else drawing(recipe)
+        draw = learning or random
 
         def loss(rows: list[int]) -> Tensor:
             rng = np.random.default_rng([seed, 12, len(rows), *rows[:8]])
@@ -186,7 +196,8 @@ def train_shared(
             return torch.stack(each).mean()
 
         passes = passes_of(task, recipe.batch, seed, kept)
-        return fit(shared, passes, loss, recipe.schedule(seed), checkpoint=checkpoint, progress=progress)
+        schedule = recipe.schedule(seed)
+        return fit(shared, passes, loss, schedule, checkpoint=checkpoint, beside=learning, progress=progress)
 
     shared.begin()
     return halving(recipe, attempt, shared.afresh, checkpoint=checkpoint)

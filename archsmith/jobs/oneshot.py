@@ -40,6 +40,7 @@ from archsmith.trial import Proposal, Trial
 TRIED = 3  # steps that a method is timed over
 MOST_DRAWN = 100  # networks, of which the one with most weights is trained
 DRAWS = 50  # for one architecture that is new
+Told = Callable[[int], None] | None  # of each step that is done
 
 
 class SharedOf(Protocol):
@@ -62,64 +63,68 @@ class Learnt:
 class Method(Protocol):
     """How shared weights are trained; any further argument is an option of the strategy."""
 
-    def __call__(self, shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt: ...
+    def __call__(self, shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told, /) -> Learnt: ...
 
 
 def single_paths(
     shared_of: SharedOf,
     recipe: Recipe,
-    progress: Callable[[int], None] | None,
+    checkpoint: Path | None,
+    progress: Told,
     paths: int = 1,
     heaviest_of: int = 1,
 ) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
     shared = shared_of(1.0)
-    at = shared.checkpoint
-    fitted = train_shared(shared, recipe, paths=paths, heaviest_of=heaviest_of, checkpoint=at, progress=progress)
+    fitted = train_shared(
+        shared, recipe, paths=paths, heaviest_of=heaviest_of, checkpoint=checkpoint, progress=progress
+    )
     return Learnt(shared, fitted, iter(()))
 
 
 def darts(
-    shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None, second_order: bool = False
+    shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told, second_order: bool = False
 ) -> Learnt:
     """DARTS."""
     mixture = Mixture(shared := shared_of(1.0))
-    mixed = train_mixture(mixture, recipe, second_order=second_order, progress=progress)
+    mixed = train_mixture(mixture, recipe, second_order=second_order, checkpoint=checkpoint, progress=progress)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def gdas(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def gdas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
     """GDAS."""
     mixture = Mixture(shared := shared_of(1.0))
-    mixed = train_mixture(mixture, recipe, method="gdas", progress=progress)
+    mixed = train_mixture(mixture, recipe, method="gdas", checkpoint=checkpoint, progress=progress)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def p_darts(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def p_darts(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
     """P-DARTS."""
-    mixture, mixed = train_progressively(shared_of, recipe, progress=progress)
+    mixture, mixed = train_progressively(shared_of, recipe, checkpoint=checkpoint, progress=progress)
     return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def enas(shared_of: SharedOf, recipe: Recipe, progress: Callable[[int], None] | None) -> Learnt:
+def enas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
     """ENAS."""
     shared = shared_of(1.0)
     writer = Writing(shared.blueprint.space, recipe.steps)
-    fitted, draws = train_controlled(shared, writer, recipe, progress=progress)
+    fitted, draws = train_controlled(shared, writer, recipe, checkpoint=checkpoint, progress=progress)
     return Learnt(shared, fitted, draws)
 
 
 def ofa(
     shared_of: SharedOf,
     recipe: Recipe,
-    progress: Callable[[int], None] | None,
+    checkpoint: Path | None,
+    progress: Told,
     paths: int = 4,
     distil: float = 0.5,
 ) -> Learnt:
     """Progressive shrinking of elastic weights."""
     shared = shared_of(1.0, Elastic)
     assert isinstance(shared, Elastic)
-    return Learnt(shared, train_shrinking(shared, recipe, paths=paths, distil=distil, progress=progress), iter(()))
+    fitted = train_shrinking(shared, recipe, paths=paths, distil=distil, checkpoint=checkpoint, progress=progress)
+    return Learnt(shared, fitted, iter(()))
 
 
 class Writing:
@@ -136,6 +141,14 @@ class Writing:
         """One step of the controller."""
         with torch.enable_grad():
             step(self.policy, Trial(0, Proposal(architecture), "complete", {}), reward)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the controller."""
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from there."""
+        self.policy.load_state_dict(state)
 
 
 METHODS: Mapping[str, Method] = {
@@ -155,7 +168,7 @@ def method_of(name: str, options: Mapping[str, Any]) -> Method | None:
     """The method of a strategy with its options; None for a strategy of another kind. Raises `BadInput`."""
     if name not in METHODS:
         return None
-    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[3:])
+    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[4:])
     if unknown := [each for each in options if each not in known]:
         law = f"an option of {name} is one that it has"
         raise BadInput(law, unknown[0], "--strategy", f"there are: {', '.join(known) or 'none'}")
@@ -217,6 +230,17 @@ class Sharing:
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
         return {**judge(proposal, rng), **timed}
 
+    def trained(self, architecture: Architecture) -> bool:
+        """Whether all layers of a network were; one that cannot be built is left to its trial."""
+        shared = _judge(self.scratch, self.run).shared
+        try:
+            shared.network(shared.ground.plan(shared.blueprint, architecture, prune=False))
+        except BadInput:
+            return True
+        except ValueError:
+            return False
+        return True
+
 
 @cache
 def _judge(scratch: Scratch, run: str) -> WeightShared:
@@ -230,7 +254,7 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
 def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
     shared_of = partial(shared_weights, scratch)
-    return from_scratch.seconds_a_step(lambda steps: method(shared_of, replace(recipe, steps=steps), None), TRIED)
+    return from_scratch.seconds_a_step(lambda steps: method(shared_of, replace(recipe, steps=steps), None, None), TRIED)
 
 
 def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) -> Shared:
@@ -251,17 +275,12 @@ def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
 
 def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, progress: Progress) -> list[Architecture]:
     """Train one set of weights for all networks of the space; `RUN/shared` keeps it. What the method tries first."""
-    checkpoint = run.path / "shared.checkpoint"
-
-    def shared_of(depth: float, kind: type[Shared] = Shared) -> Shared:
-        shared = shared_weights(scratch, depth, kind)
-        shared.checkpoint = checkpoint
-        return shared
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[0]
         tell = partial(progress.step, "shared weights", total=recipe.steps)
-        learnt = method(shared_of, recipe, tell)
+        shared_of = partial(shared_weights, scratch)
+        learnt = method(shared_of, recipe, run.path / "shared.checkpoint", tell)
         torch.save(learnt.shared.learnt(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted
@@ -269,5 +288,6 @@ def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, prog
         return {"steps": fitted.steps, "loss": fitted.loss, **how, "first": first}
 
     first = run.stage("shared", train)["first"]
-    checkpoint.unlink(missing_ok=True)
+    for left in run.path.glob("shared.*"):
+        left.unlink()
     return [Architecture.from_json(each) for each in first]

@@ -117,9 +117,10 @@ def _begun(held: RunDirectory, asked: Asked, wanted: Scratch, prepared: Prepared
     recipe = pacing.recipes(held.path, wanted)[0]
     evaluator: Evaluator = Making(wanted, recipe, judge, against, pacing.pacing_of(held.path))
     if method:
-        evaluator = oneshot.Sharing(wanted, str(held.path.absolute()))
+        evaluator = sharing = oneshot.Sharing(wanted, str(held.path.absolute()))
         if first := oneshot.share(held, wanted, method, asked.trials, progress):
             chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
+        chosen = within(chosen, sharing.trained)
     if scratch.on_costs(wanted):
         chosen = within(chosen, partial(scratch.allowed, wanted))
     return space, evaluator, objectives, chosen

@@ -12,7 +12,7 @@ R: reward of an episode; b: baseline; u_t: decision t; pi: the controller.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -104,6 +104,17 @@ class Policy:
             return int(rng.choice(len(known[so_far]), p=known[so_far]))
 
         return self.episodes.play(pick)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it has learnt."""
+        plain = {"baseline": self.baseline, "trials": self.trials, "latest": self.latest}
+        return {**plain, "writer": self.writer.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from there."""
+        self.baseline, self.trials, self.latest = state["baseline"], state["trials"], list(state["latest"])
+        self.writer.load_state_dict(state["writer"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def step(policy: Policy, trial: Trial, reward: float) -> None:

@@ -4,7 +4,7 @@
 
 `passes(epoch)` gives the batches of one pass over the data, `loss(rows)` the mean loss of one batch. Both depend on
 their argument alone, and dropout on seed and step, so the state of training is the module, the optimiser and the number
-of the step.
+of the step; a loss that learns as well has what it learns in `beside`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,18 @@ OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
 }
 SPARSE_FROM = 1_000_000  # entries of a lookup table above which only the rows of a batch are updated
+
+
+class Stateful(Protocol):
+    """What learns in a loss, beside the module: its state, as tensors and plain data, goes into the checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it has learnt."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object:
+        """Go on from there."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ def fit(
     checks: int = 0,
     ends: Ends | None = None,
     checkpoint: Path | None = None,
+    beside: Stateful | None = None,
     progress: Callable[[int], None] | None = None,
     twins: Sequence[tuple[nn.Module, Callable[[Rows], Tensor]]] = (),
 ) -> Fitted:
@@ -101,6 +114,7 @@ def fit(
         ends: asked after each check, with all so far as (share of the steps, value); where it says so, training ends
             there, in the midst of its schedule. The module is then what the last step left, whatever its best check.
         checkpoint: a file that is written each twentieth of the steps and continued from where it exists.
+        beside: what else changes while training, which the checkpoint then has too.
         twins: skeletons of the module, each with its own `loss`: they take a share of each batch, in threads.
             Not for modules that draw dropout or have norms over batches.
 
@@ -111,7 +125,7 @@ def fit(
     turned = not twins and _turned(module, passes, loss)
     optimisers, restore = _optimisers(module, schedule)
     crew = Crew(module, loss, twins)
-    state = _State(optimisers)
+    state = _State(optimisers, beside)
     best: tuple[float, dict[str, Tensor]] | None = None
     if checkpoint is not None and checkpoint.exists():
         best = state.load(module, checkpoint)
@@ -199,8 +213,8 @@ def learn(module: nn.Module, dropout: bool) -> None:
 class _State:
     """All that changes while training, besides the module."""
 
-    def __init__(self, optimisers: list[torch.optim.Optimizer]) -> None:
-        self.optimisers = optimisers
+    def __init__(self, optimisers: list[torch.optim.Optimizer], beside: Stateful | None) -> None:
+        self.optimisers, self.beside = optimisers, beside
         self.step = 0
         self.skipped = 0
         self.in_a_row = 0
@@ -220,6 +234,7 @@ class _State:
             "module": module.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "best": best,
+            "beside": None if self.beside is None else self.beside.state_dict(),
         }
         scratch = path.with_suffix(".writing")
         with scratch.open("wb") as file:  # a full disk is then Python's own error, with its number
@@ -229,7 +244,9 @@ class _State:
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
         record = torch.load(path, weights_only=True)
         own = [optimiser.state_dict() for optimiser in self.optimisers]
-        if _sizes(record["optimisers"]) != _sizes(own):  # another version laid the weights out in another way
+        beside = record.get("beside")
+        alike = _sizes(record["optimisers"]) == _sizes(own) and (beside is None) == (self.beside is None)
+        if not alike:  # another version laid the weights out in another way
             LOG.warning("the checkpoint is of other weights; training begins anew")
             return None
         self.step, self.skipped, self.in_a_row = record["step"], record["skipped"], record["in_a_row"]
@@ -238,6 +255,8 @@ class _State:
         module.load_state_dict(record["module"])
         for optimiser, saved in zip(self.optimisers, record["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        if self.beside is not None:
+            self.beside.load_state_dict(beside)
         best: tuple[float, dict[str, Tensor]] | None = record["best"]
         return best
 

@@ -1,13 +1,14 @@
-"""Where a batch does not fit into memory, weights of all networks are trained on smaller ones, from the beginning."""
+"""What the trainings of shared weights, of all kinds, do where a batch does not fit into memory, and where they are
+killed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,12 +16,12 @@ from torch import Tensor
 from archsmith.build import Declared
 from archsmith.errors import ArchsmithError
 from archsmith.evaluate.controlled import train_controlled
-from archsmith.evaluate.differentiable import Mixture, train_mixture
+from archsmith.evaluate.differentiable import Mixture, train_mixture, train_progressively
 from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, train_shared
-from archsmith.space import Architecture
+from archsmith.jobs.oneshot import Writing
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
 
@@ -29,47 +30,43 @@ HALVED = Recipe(steps=24, batch=8, learning_rate=2e-3 / 2**0.5)
 Trained = tuple[Fitted, list[Tensor]]
 
 
-def paths(ground: Ground, wide: Declared, recipe: Recipe) -> Trained:
+def paths(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
     shared = Shared(ground, wide)
-    return train_shared(shared, recipe, paths=2), list(shared.parameters())
+    return train_shared(shared, recipe, paths=2, **how), list(shared.parameters())
 
 
-def shrinking(ground: Ground, wide: Declared, recipe: Recipe) -> Trained:
+def shrinking(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
     shared = Elastic(ground, wide)
-    return train_shrinking(shared, recipe), list(shared.parameters())
+    return train_shrinking(shared, recipe, **how), list(shared.parameters())
 
 
-def mixed(ground: Ground, wide: Declared, recipe: Recipe, **options: Any) -> Trained:
+def mixed(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
     mixture = Mixture(Shared(ground, wide))
-    found = train_mixture(mixture, recipe, **options)
+    found = train_mixture(mixture, recipe, **how)
     return found.fitted, [*mixture.shared.parameters(), *mixture.strength.parameters()]
 
 
-def second_order(ground: Ground, wide: Declared, recipe: Recipe) -> Trained:
-    return mixed(ground, wide, recipe, second_order=True)
+def staged(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
+    mixture, found = train_progressively(lambda depth: Shared(ground, wide), recipe, **how)
+    return found.fitted, [*mixture.shared.parameters(), *mixture.strength.parameters()]
 
 
-def controlled(ground: Ground, wide: Declared, recipe: Recipe) -> Trained:
-    class Even:
-        """Learns nothing."""
+def controlled(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
+    shared, writing = Shared(ground, wide), Writing(wide.space, 24)
+    fitted, draws = train_controlled(shared, writing, recipe, **how)
+    next(draws)
+    baseline = torch.tensor(writing.policy.baseline)
+    return fitted, [*shared.parameters(), *writing.policy.writer.parameters(), baseline]
 
-        def write(self, rng: np.random.Generator) -> Architecture:
-            return wide.space.sample(rng)
 
-        def learn(self, architecture: Architecture, reward: float) -> None:
-            pass
-
-    shared = Shared(ground, wide)
-    return train_controlled(shared, Even(), recipe)[0], list(shared.parameters())
+second_order = partial(mixed, second_order=True)
+sampled = partial(mixed, method="gdas")
+Train = Callable[..., Trained]
 
 
 @pytest.mark.parametrize("train", [paths, shrinking, mixed, second_order, controlled])
 def test_a_batch_that_does_not_fit_is_halved(
-    ground: Ground,
-    wide: Declared,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    train: Callable[[Ground, Declared, Recipe], Trained],
+    ground: Ground, wide: Declared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, train: Train
 ) -> None:
     straight, expected = train(ground, wide, HALVED)
     little_room(ground, monkeypatch, 11)
@@ -77,6 +74,25 @@ def test_a_batch_that_does_not_fit_is_halved(
         fitted, parameters = train(ground, wide, RECIPE)
     assert "a batch of 16 rows did not fit into memory; training begins anew with 8" in caplog.text
     assert fitted == straight and fitted.steps == 24
+    assert all(torch.equal(a, b) for a, b in zip(parameters, expected, strict=True))
+
+
+@pytest.mark.parametrize("train", [paths, shrinking, mixed, second_order, sampled, staged, controlled])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    ground: Ground, wide: Declared, tmp_path: Path, train: Train
+) -> None:
+    recipe, last = (Recipe(steps=240, batch=8), 145) if train is staged else (Recipe(steps=80, batch=8), 65)
+    straight, expected = train(ground, wide, recipe)
+
+    def kill(step: int) -> None:
+        if step == last:  # of P-DARTS in its second stage
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(ground, wide, recipe, checkpoint=tmp_path / "shared.checkpoint", progress=kill)
+    steps: list[int] = []
+    fitted, parameters = train(ground, wide, recipe, checkpoint=tmp_path / "shared.checkpoint", progress=steps.append)
+    assert len(steps) < 0.6 * recipe.steps and fitted == straight
     assert all(torch.equal(a, b) for a, b in zip(parameters, expected, strict=True))
 
 
