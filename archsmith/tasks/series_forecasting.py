@@ -57,8 +57,9 @@ class Scaling:
 class SeriesForecasting(Sealed):
     """Windows of `history` steps and the `horizon` steps of the targets that follow.
 
-    Quality is 100 times R2 (the share of the targets' variance that is foretold, over all steps of the horizon), and 0
-    where it is below: a forecast no better than the part's own mean.
+    Quality is 100 times R2, the share of the targets' variance that is foretold, over all steps of the horizon. Where a
+    forecast is worse than the part's own mean, as all may be of a series that drifts, R2 has no end; quality is then
+    100 (variance / squared error - 1), from 0 to -100, which keeps the order.
     """
 
     name = "series-forecasting"
@@ -222,8 +223,9 @@ class SeriesForecasting(Sealed):
         return np.stack([(error**2).sum(1), np.abs(error).sum(1), true.sum(1), (true**2).sum(1)], axis=-1)
 
     def quality(self, judged: np.ndarray, rows: np.ndarray | None = None) -> float:
-        """100 R2 of all or of some windows, at least 0; of several targets their variances count together."""
-        return max(0.0, 100.0 * self.errors(judged if rows is None else judged[rows])["r2"])
+        """Points from -100 to 100, of all or of some windows; of several targets their variances count together."""
+        r2 = self.errors(judged if rows is None else judged[rows])["r2"]
+        return 100 * (r2 if r2 >= 0 else r2 / (1 - r2))
 
     def errors(self, judged: np.ndarray) -> dict[str, float]:
         """`mse` and `mae` of scaled values, and `r2`, from judged records; `r2` may be below 0."""

@@ -16,7 +16,8 @@ Part = Literal["train", "validation", "holdout"]
 
 
 class Task(Protocol):
-    """What archsmith needs to know of a problem. Quality is in points (0 to 100), larger is better."""
+    """What archsmith needs to know of a problem. Quality is in points (0 to 100; a forecast may be below), larger is
+    better."""
 
     name: str
     metric: str

@@ -84,7 +84,8 @@ def test_quality_is_the_share_of_the_variance_that_is_foretold(tmp_path: Path) -
     assert task.errors(judged)["mse"] == pytest.approx(float((noise**2).mean()), rel=1e-4)
     assert task.errors(judged)["mae"] == pytest.approx(float(np.abs(noise).mean()), rel=1e-4)
     assert task.quality(task.judge(true, "validation")) == pytest.approx(100)
-    assert task.quality(task.judge(true + 100, "validation")) == 0
+    worse, worst = (task.quality(task.judge(true + by, "validation")) for by in (10, 100))
+    assert -100 < worst < worse < 0 and worse == pytest.approx(100 * (variance / (100 * true.size) - 1), abs=1e-3)
     assert task.quality(judged, np.arange(8)) != task.quality(judged)
     assert task.loss(torch.from_numpy(true + noise), torch.from_numpy(true)) == pytest.approx(float((noise**2).mean()))
 
