@@ -80,7 +80,7 @@ def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
 
     def shared_of(depth: float) -> Shared:
         depths.append(depth)
-        return Shared(ground, known_space("nb201"))
+        return Shared(ground, SPACES["nb201"](cells=1))
 
     mixture, _ = train_progressively(shared_of, Recipe(steps=6, batch=16))
     assert depths == [0.3, 0.6, 1.0]
@@ -89,7 +89,7 @@ def test_progressive_stages_leave_fewer_operators(ground: Ground) -> None:
 
 
 def test_networks_of_operators_that_a_stage_has_dropped_are_not_judged(ground: Ground) -> None:
-    blueprint = known_space("nb201")
+    blueprint = SPACES["nb201"](cells=1)
     mixture, _ = train_progressively(lambda depth: Shared(ground, blueprint), Recipe(steps=6, batch=16))
     shared = Shared(ground, blueprint)
     shared.restore(mixture.shared.learnt())

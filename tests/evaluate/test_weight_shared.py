@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from archsmith.build import Declared, Signal, known_space
+from archsmith.build import SPACES, Declared, Signal
 from archsmith.build.pieces import KINDS, made
 from archsmith.build.plan import Part as Plan
 from archsmith.evaluate.from_scratch import Ground
@@ -107,7 +107,7 @@ def test_only_those_modules_differ_with_the_size_that_are_said_to(kind: str) -> 
 
 
 def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> None:
-    shared = Shared(ground, known_space("nb201"))
+    shared = Shared(ground, SPACES["nb201"](cells=1))
     before = len(shared.bank)
     rng = np.random.default_rng(5)
     for _ in range(50):
@@ -116,7 +116,7 @@ def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> Non
 
 
 def test_two_operators_of_one_place_share_nothing(ground: Ground) -> None:
-    blueprint = known_space("nb201")
+    blueprint = SPACES["nb201"](cells=1)
     shared = Shared(ground, blueprint)
     none = dict.fromkeys(blueprint.space.order, "none")
     by_op = [
@@ -126,7 +126,7 @@ def test_two_operators_of_one_place_share_nothing(ground: Ground) -> None:
     everywhere = shared.network(ground.plan(blueprint, none, prune=False))
     one, two, outside = ({id(p) for p in each.parameters()} for each in (*by_op, everywhere))
     assert one & two == outside
-    assert len(one) - len(outside) == len(two) - len(outside) == 15 * 3
+    assert len(one) - len(outside) == len(two) - len(outside) == 3 * 3
 
 
 def test_of_several_networks_the_one_with_most_weights_is_trained(ground: Ground) -> None:
@@ -140,7 +140,7 @@ def test_of_several_networks_the_one_with_most_weights_is_trained(ground: Ground
     found = []
     for heaviest_of in (1, 4):
         noted: list[float] = []
-        train_shared(Noting(ground, known_space("nb201")), Recipe(steps=30, batch=8), heaviest_of=heaviest_of)
+        train_shared(Noting(ground, SPACES["nb201"](cells=1)), Recipe(steps=30, batch=8), heaviest_of=heaviest_of)
         found.append(np.mean(noted))
     assert found[1] > 1.3 * found[0]
 
@@ -156,7 +156,7 @@ def test_a_step_has_the_largest_and_the_smallest_network_of_the_space(ground: Gr
             return super().network(plan)
 
     noted: list[Plan] = []
-    blueprint = known_space("nb201")
+    blueprint = SPACES["nb201"](cells=1)
     shared = Noting(ground, blueprint)
     shared.eval()
     train_shared(shared, Recipe(steps=8, batch=8), paths=paths)
