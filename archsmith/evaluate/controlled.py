@@ -40,7 +40,7 @@ class Controller(Stateful, Protocol):
         ...
 
 
-class _Written:
+class _Writing:
     """Draws what is trained: at first anything, then what the controller writes, which learns each time."""
 
     def __init__(self, shared: Shared, controller: Controller, recipe: Recipe) -> None:
@@ -53,23 +53,13 @@ class _Written:
         self.done += torch.is_grad_enabled()  # otherwise the loss is only tried out
         if self.done <= ALONE * self.recipe.steps:
             return self.shared.drawn(rng)[1]
-        architecture, plan = self.write(rng)
+        architecture, plan = written(self.shared, self.controller, rng)
         rows = [self.others[i] for i in rng.integers(len(self.others), size=self.recipe.batch)]
         with torch.no_grad():
             network, task = self.shared.network(plan), self.shared.ground.task
             loss = float(losing(network, task, self.recipe, self.shared.seed)(rows))
         self.controller.learn(architecture, math.exp(-loss) if math.isfinite(loss) else 0.0)
-        return self.write(rng)[1]
-
-    def write(self, rng: np.random.Generator) -> tuple[Architecture, Plan]:
-        """What the controller writes and can run; anything that can where nothing of it does for long."""
-        for _ in range(TRIES):
-            architecture = self.controller.write(rng)
-            try:
-                return architecture, self.shared.ground.plan(self.shared.blueprint, architecture, prune=False)
-            except BadInput:
-                self.controller.learn(architecture, 0.0)
-        return self.shared.drawn(rng)
+        return written(self.shared, self.controller, rng)[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and the controller."""
@@ -79,6 +69,17 @@ class _Written:
         """Go on from there."""
         self.done = state["done"]
         self.controller.load_state_dict(state["controller"])
+
+
+def written(shared: Shared, controller: Controller, rng: np.random.Generator) -> tuple[Architecture, Plan]:
+    """What the controller writes and can run; anything that can where nothing of it does for long."""
+    for _ in range(TRIES):
+        architecture = controller.write(rng)
+        try:
+            return architecture, shared.ground.plan(shared.blueprint, architecture, prune=False)
+        except BadInput:
+            controller.learn(architecture, 0.0)
+    return shared.drawn(rng)
 
 
 def train_controlled(
@@ -91,18 +92,18 @@ def train_controlled(
 ) -> tuple[Fitted, Iterator[Architecture]]:
     """Train weights and controller, in place, by turns; then draws of the controller, without end. `checkpoint`: a file
     that a killed training goes on from."""
-    begun = deepcopy(controller.state_dict())
+    before = deepcopy(controller.state_dict())
 
-    def drawing(recipe: Recipe) -> _Written:
-        controller.load_state_dict(deepcopy(begun))  # what it learnt on batches that did not fit is not kept
-        return _Written(shared, controller, recipe)
+    def drawing(recipe: Recipe) -> _Writing:
+        controller.load_state_dict(deepcopy(before))  # what it learnt on batches that did not fit is not kept
+        return _Writing(shared, controller, recipe)
 
     first, _ = halves(shared)
     fitted = train_shared(shared, recipe, drawing=drawing, kept=first, checkpoint=checkpoint, progress=progress)
 
     def draws() -> Iterator[Architecture]:
-        written, rng = _Written(shared, controller, recipe), np.random.default_rng([shared.seed, 25])
+        rng = np.random.default_rng([shared.seed, 25])
         while True:
-            yield written.write(rng)[0]
+            yield written(shared, controller, rng)[0]
 
     return fitted, draws()

@@ -163,7 +163,7 @@ def train_mixture(
     training goes on from."""
     shared, task, seed = mixture.shared, mixture.shared.ground.task, mixture.shared.seed
     first, _ = halves(shared)
-    begun = mixture.strength.copy()
+    before = mixture.strength.copy()
 
     def attempt(recipe: Recipe) -> Mixed:
         loss = _Alternating(mixture, recipe, method, second_order, dropout)
@@ -174,7 +174,7 @@ def train_mixture(
 
     def afresh() -> None:
         shared.afresh()
-        mixture.strength.put(begun)
+        mixture.strength.put(before)
 
     shared.begin(mixture.wrapped)
     mixed = halving(recipe, attempt, afresh, checkpoint=checkpoint)

@@ -97,7 +97,7 @@ class Shared(nn.Module):
     def afresh(self) -> None:
         """All weights as they were before training: drawn anew, since a copy would take as much memory again. What was
         made since is there no longer."""
-        for key in set(self.bank).difference(self.begun or self.bank):
+        for key in set(self.bank) - (self.bank.keys() if self.begun is None else self.begun):
             del self.bank[key]
         for key, module in self.bank.items():
             module.load_state_dict(self.made(key, self.makes[key]).state_dict())
@@ -121,9 +121,9 @@ class Shared(nn.Module):
     def begin(self, network: nn.Module | None = None) -> None:
         """Training begins, of the modules that are in `network`, or of all; the others are there no longer. What is
         made from here on, for a network that has what no other had, is not trained."""
-        inside = None if network is None else set(network.modules())
-        for key, module in list(self.bank.items()):
-            if inside is not None and module not in inside:
+        if network is not None:
+            inside = set(network.modules())
+            for key in [key for key, module in self.bank.items() if module not in inside]:
                 del self.bank[key]
         self.begun = frozenset(self.bank)
 

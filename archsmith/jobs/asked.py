@@ -63,13 +63,12 @@ class Asked:
         """The same, whatever folder it is gone on with from."""
         name, sign, file = (self.benchmark or "").partition("=")
         store = plain(self.store or "")
+        here = store and "://" not in store
         return replace(
             self,
             benchmark=f"{name}{sign}{Path(file).absolute()}" if file else self.benchmark,
             space=str(Path(self.space).absolute()) if self.space else None,
-            store=str(Path(store).absolute())
-            if (store := plain(self.store or "")) and "://" not in store
-            else self.store,
+            store=str(Path(store).absolute()) if here else self.store,
             scratch=self.scratch.anywhere() if self.scratch else None,
             past=tuple(str(Path(each).absolute()) for each in self.past),
             folder=self.folder or str(Path.cwd()),

@@ -8,7 +8,7 @@ study of regularised evolution that begins with them. `RUN/shared` keeps the wei
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -30,12 +30,13 @@ from archsmith.jobs.pacing import recipe_of, recipes
 from archsmith.jobs.scratch import check_costs, within_latency
 from archsmith.model.pretrained import read_json
 from archsmith.report.terminal import Progress
+from archsmith.search import listed, regularised_evolution
 from archsmith.search.policy import Policy, step
 from archsmith.space import JSON, Architecture, Space
 from archsmith.study import RunDirectory
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
-from archsmith.trial import Proposal, Trial
+from archsmith.trial import Proposal, Strategy, Trial
 
 TRIED = 3  # steps that a method is timed over
 MOST_DRAWN = 100  # networks, of which the one with most weights is trained
@@ -52,12 +53,13 @@ class SharedOf(Protocol):
 @dataclass(frozen=True)
 class Learnt:
     """What a method has trained: the weights, how that went, and architectures in the order in which it would try
-    them, which may be without end."""
+    them, which may be without end. `closed`: of others there are operators that nobody trained to the end."""
 
     shared: Shared
     fitted: Fitted
     first: Iterator[Architecture]
     ended: int | None = None
+    closed: bool = False
 
 
 class Method(Protocol):
@@ -101,7 +103,7 @@ def gdas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress:
 def p_darts(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
     """P-DARTS."""
     mixture, mixed = train_progressively(shared_of, recipe, checkpoint=checkpoint, progress=progress)
-    return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended)
+    return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended, closed=True)
 
 
 def enas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
@@ -230,17 +232,6 @@ class Sharing:
         timed = within_latency(self.scratch, ground, blueprint, proposal.architecture)
         return {**judge(proposal, rng), **timed}
 
-    def trained(self, architecture: Architecture) -> bool:
-        """Whether all layers of a network were; one that cannot be built is left to its trial."""
-        shared = _judge(self.scratch, self.run).shared
-        try:
-            shared.network(shared.ground.plan(shared.blueprint, architecture, prune=False))
-        except BadInput:
-            return True
-        except ValueError:
-            return False
-        return True
-
 
 @cache
 def _judge(scratch: Scratch, run: str) -> WeightShared:
@@ -273,8 +264,11 @@ def shallower(name: str, blueprint: Blueprint, depth: float) -> Blueprint:
     return next((each for each in fewer if set(each.space.choices) == set(blueprint.space.choices)), blueprint)
 
 
-def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, progress: Progress) -> list[Architecture]:
-    """Train one set of weights for all networks of the space; `RUN/shared` keeps it. What the method tries first."""
+def share(
+    run: RunDirectory, scratch: Scratch, method: Method, objectives: Sequence[str], trials: int, progress: Progress
+) -> Strategy | None:
+    """Train one set of weights for all networks of the space; `RUN/shared` keeps it. What begins with the networks that
+    the method would try first, where it has settled on any."""
 
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[0]
@@ -284,10 +278,17 @@ def share(run: RunDirectory, scratch: Scratch, method: Method, trials: int, prog
         torch.save(learnt.shared.learnt(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted
-        how = {"strengths ended at": learnt.ended, "elastic": isinstance(learnt.shared, Elastic)}
+        how = {
+            "strengths ended at": learnt.ended,
+            "closed": learnt.closed,
+            "elastic": isinstance(learnt.shared, Elastic),
+        }
         return {"steps": fitted.steps, "loss": fitted.loss, **how, "first": first}
 
-    first = run.stage("shared", train)["first"]
+    told = run.stage("shared", train)
     for left in run.path.glob("shared.*"):
         left.unlink()
-    return [Architecture.from_json(each) for each in first]
+    first = [Architecture.from_json(each) for each in told["first"]]
+    if not first:
+        return None
+    return listed(first) if told.get("closed") else regularised_evolution(objectives, budget=trials, start=first)

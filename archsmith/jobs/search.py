@@ -38,7 +38,6 @@ from archsmith.report.searched import Aim, write_searched
 from archsmith.report.terminal import Progress
 from archsmith.search import STRATEGIES, strategy, with_prior, within
 from archsmith.search.candidates import Features
-from archsmith.search.evolution import regularised_evolution
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
@@ -114,13 +113,13 @@ def _begun(held: RunDirectory, asked: Asked, wanted: Scratch, prepared: Prepared
     timed = partial(oneshot.seconds_a_step, wanted, method) if method else None
     pacing.pace(held, wanted, asked.trials, asked.minutes, timed, judge.share)
     against = judging.reference(held, wanted, judge, progress)
-    recipe = pacing.recipes(held.path, wanted)[0]
-    evaluator: Evaluator = Making(wanted, recipe, judge, against, pacing.pacing_of(held.path))
+    evaluator: Evaluator
     if method:
-        evaluator = sharing = oneshot.Sharing(wanted, str(held.path.absolute()))
-        if first := oneshot.share(held, wanted, method, asked.trials, progress):
-            chosen = regularised_evolution(objectives, budget=asked.trials, start=first)
-        chosen = within(chosen, sharing.trained)
+        evaluator = oneshot.Sharing(wanted, str(held.path.absolute()))
+        chosen = oneshot.share(held, wanted, method, objectives, asked.trials, progress) or chosen
+    else:
+        recipe = pacing.recipes(held.path, wanted)[0]
+        evaluator = Making(wanted, recipe, judge, against, pacing.pacing_of(held.path))
     if scratch.on_costs(wanted):
         chosen = within(chosen, partial(scratch.allowed, wanted))
     return space, evaluator, objectives, chosen

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from archsmith.search.exact import Option, Pick, exact_front, exact_pick
     from archsmith.search.fidelity import asha, bohb, hyperband
     from archsmith.search.genetic import genetic_algorithm
-    from archsmith.search.grid import grid_search
+    from archsmith.search.grid import grid_search, listed
     from archsmith.search.local import local_search
     from archsmith.search.nsga import nsga2
     from archsmith.search.optuna_adapter import as_sampler
@@ -43,7 +43,7 @@ NAMES = {
     "along": "along_front in_spread", "annealing": "simulated_annealing", "bayesian": "bayesian_optimisation",
     "closing": "closing_in", "deep_q": "deep_q_learning", "evolution": "regularised_evolution",
     "exact": "Option Pick exact_front exact_pick", "fidelity": "asha bohb hyperband", "genetic": "genetic_algorithm",
-    "grid": "grid_search", "local": "local_search", "nsga": "nsga2", "optuna_adapter": "as_sampler",
+    "grid": "grid_search listed", "local": "local_search", "nsga": "nsga2", "optuna_adapter": "as_sampler",
     "optuna_sampler": "optuna_sampler", "policy": "policy_gradient", "picking": "portfolio",
     "predictor": "predictor_search", "pymoo_algorithm": "pymoo_nsga2", "qlearning": "q_learning",
     "random": "random_search", "smac_facade": "smac",
@@ -170,6 +170,7 @@ __all__ = [
     "grid_search",
     "hyperband",
     "in_spread",
+    "listed",
     "local_search",
     "nsga2",
     "optuna_sampler",

@@ -245,7 +245,8 @@ class _State:
         record = torch.load(path, weights_only=True)
         own = [optimiser.state_dict() for optimiser in self.optimisers]
         beside = record.get("beside")
-        alike = _sizes(record["optimisers"]) == _sizes(own) and (beside is None) == (self.beside is None)
+        there = module.state_dict().keys() <= record["module"].keys()
+        alike = there and _sizes(record["optimisers"]) == _sizes(own) and (beside is None) == (self.beside is None)
         if not alike:  # another version laid the weights out in another way
             LOG.warning("the checkpoint is of other weights; training begins anew")
             return None

@@ -74,7 +74,7 @@ def test_weights_are_trained_once_for_all_networks(stripes: Path, tmp_path: Path
     trials = store.history()
     store.close()
     assert len(trials) == 6 and max(trial.seconds for trial in trials) < 5
-    assert (tmp_path / "run" / "shared" / "weights.pt").is_file() and not list((tmp_path / "run").glob("*.checkpoint"))
+    assert (tmp_path / "run" / "shared" / "weights.pt").is_file() and not list((tmp_path / "run").glob("shared.*"))
     holdout = read_result(tmp_path / "run").holdout
     assert holdout is not None and holdout.best > 90
 

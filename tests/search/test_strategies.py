@@ -15,7 +15,7 @@ from archsmith.search.annealing import Walk
 from archsmith.search.bayesian import first_best
 from archsmith.search.gaussian import Watched, conditioned, fit_process, likely, scores
 from archsmith.search.genetic import exceeded, roulette, tournament
-from archsmith.search.grid import grid
+from archsmith.search.grid import grid, listed
 from archsmith.search.learners import boosted_trees, mlp_ensemble
 from archsmith.search.meta import learnt_prior
 from archsmith.search.order import standing
@@ -209,6 +209,17 @@ def test_values_that_keep_losing_are_dropped_and_noted(policy: str | Policy) -> 
         assert len(notes[-1]) >= 4
     with pytest.raises(BadInput, match="rule, learned"):
         shrinking(random_search(), ["loss"], policy="magic")
+
+
+def test_listed_points_are_tried_in_their_order_and_no_others() -> None:
+    points = [SPACE.sample(np.random.default_rng(seed)) for seed in range(4)]
+    for made, tried in (
+        (listed(points), points),
+        (within(listed(points), lambda point: point != points[1]), [points[0], *points[2:]]),
+    ):
+        history = search(made, len(tried), 0)
+        assert [trial.proposal.architecture for trial in history] == tried
+        assert made(SPACE, history, 1, np.random.default_rng(0)) == []
 
 
 @pytest.mark.parametrize("name", ["grid", pytest.param("pymoo")])

@@ -382,12 +382,16 @@ def test_a_checkpoint_of_other_weights_is_left_aside(tmp_path: Path, caplog: pyt
     """As another version of a space's networks would have written it."""
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 
-    def train(module: nn.Module) -> int:
+    def train(module: nn.Module, beside: nn.Module | None = None) -> tuple[int, bool]:
         steps: list[int] = []
+        caplog.clear()
         passes = lambda epoch: [list(range(64))]  # noqa: E731
         fit(module, passes, lambda rows: module(x[rows]).square().mean(), Schedule(100),
-            checkpoint=tmp_path / "checkpoint", progress=steps.append)  # fmt: skip
-        return steps[0]
+            checkpoint=tmp_path / "checkpoint", beside=beside, progress=steps.append)  # fmt: skip
+        return steps[0], "of other weights" in caplog.text
 
-    assert (train(nn.Linear(4, 1)), train(nn.Linear(4, 1))) == (1, 51)
-    assert train(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))) == 1 and "of other weights" in caplog.text
+    assert train(nn.Linear(4, 1)) == (1, False) and train(nn.Linear(4, 1)) == (51, False)
+    assert train(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))) == (1, True)
+    assert train(nn.Linear(4, 1)) == (1, True) and train(nn.Sequential(nn.Linear(4, 1))) == (1, True)  # by other names
+    assert train(nn.Sequential(nn.Linear(4, 1)), nn.Linear(2, 2)) == (1, True)  # something learns beside it
+    assert train(nn.Sequential(nn.Linear(4, 1)), nn.Linear(2, 2)) == (51, False)
