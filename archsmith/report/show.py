@@ -56,12 +56,12 @@ def percent(share: float) -> str:
 def points(value: float | None, signed: bool = False) -> str:
     """Quality in points; a difference carries its sign.
 
-    >>> points(89.23), points(-0.31, signed=True)
-    ('89.2', '−0.31')
+    >>> points(89.23), points(-0.31, signed=True), points(-1e-9, signed=True), points(-3e-9)
+    ('89.2', '−0.31', '+0.00', '0.0')
     """
     if value is None:
         return NONE
-    return f"{value:+.2f}".replace("-", "−") if signed else f"{value:.1f}"
+    return f"{value:+z.2f}".replace("-", "−") if signed else f"{value:z.1f}"
 
 
 def faster(variant: Variant, original: Variant) -> str:
@@ -103,7 +103,8 @@ def outcome(line: Outcome) -> str:
     if line.value is None:
         return f"{line.target}: not measured"
     if line.met:
-        return f"{line.target}: met, {line.value:.3g}"
+        value = round(line.value, 3) if line.target.startswith("drop") else line.value  # of points less is chance
+        return f"{line.target}: met, {value:z.3g}"
     floor = "" if line.floor is None else f"; the floor is {line.floor:.3g}"
     return f"{line.target}: not met, {line.value:.3g}{_off(line)}{floor}"
 

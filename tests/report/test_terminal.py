@@ -41,6 +41,7 @@ def test_a_narrow_terminal_loses_no_rung(result: Result, width: int) -> None:
 
 OUTCOMES = [
     (Outcome("drop<=1.0", 0.6, True), "drop<=1.0: met, 0.6"),
+    (Outcome("drop<=1.0", -8e-7, True), "drop<=1.0: met, 0"),
     (Outcome("latency<=5ms", 6.0, False), "latency<=5ms: not met, 6 (1 off)"),
     (Outcome("size<=20MB", 25.0, False, floor=22.0), "size<=20MB: not met, 25 (5 off); the floor is 22"),
     (Outcome("quality>=90", 88.0, False), "quality>=90: not met, 88 (2 off)"),
