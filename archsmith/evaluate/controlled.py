@@ -40,7 +40,7 @@ class Controller(Stateful, Protocol):
         ...
 
 
-class _Writing:
+class _Controlled:
     """Draws what is trained: at first anything, then what the controller writes, which learns each time."""
 
     def __init__(self, shared: Shared, controller: Controller, recipe: Recipe) -> None:
@@ -94,9 +94,9 @@ def train_controlled(
     that a killed training goes on from."""
     before = deepcopy(controller.state_dict())
 
-    def drawing(recipe: Recipe) -> _Writing:
+    def drawing(recipe: Recipe) -> _Controlled:
         controller.load_state_dict(deepcopy(before))  # what it learnt on batches that did not fit is not kept
-        return _Writing(shared, controller, recipe)
+        return _Controlled(shared, controller, recipe)
 
     first, _ = halves(shared)
     fitted = train_shared(shared, recipe, drawing=drawing, kept=first, checkpoint=checkpoint, progress=progress)
