@@ -36,8 +36,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
     for seed in range(options.first, options.first + options.seeds):
         scratch = Scratch("text-classification", str(data), "text", runtime="onnxruntime", seed=seed)
         asked = Asked(options.strategy, options.trials, scratch=scratch, minutes=options.minutes, seed=seed)
-        contest = Contest(scratch, asked, lambda result: networks, {"TF-IDF": partial(tf_idf, minutes=options.minutes)})
-        rows.append(contest.held(work))
+        contest = Contest(scratch, asked, lambda macs: networks, {"TF-IDF": partial(tf_idf, minutes=options.minutes)})
+        rows.append(contest.held(work, work))
     record.say("strategy; minutes each; trials", f"{options.strategy}; {options.minutes:g}; {options.trials}")
     record.say("seeds", len(rows))
     above, times = tell(record, rows)

@@ -18,7 +18,6 @@ from archsmith.build import Declared, Signal, planned
 from archsmith.evaluate.paper import paper_costs
 from archsmith.jobs.asked import Asked
 from archsmith.jobs.ground import Scratch
-from archsmith.report.result import Result
 from archsmith.space import JSON
 
 POINTS, FASTER, NEAR = 1.0, 1.3, 0.05  # above; or as good and so many times as fast; MACs as many but for this share
@@ -41,11 +40,10 @@ def run(record: Record, options: argparse.Namespace) -> None:
             seed=seed,
         )  # fmt: skip
 
-        def networks(result: Result) -> Mapping[str, JSON]:
-            macs = result.original.macs or 0
+        def networks(macs: float) -> Mapping[str, JSON]:
             return {"ResNet": scaled(resnet, macs, 3), "MobileNetV2": scaled(mobilenet, macs, 2)}
 
-        rows.append(Contest(scratch, asked, networks).held(work))
+        rows.append(Contest(scratch, asked, networks).held(work, options.kept or work))
     how = (options.space, options.target, options.strategy, options.evaluator or "its own")
     record.say("space; target; strategy; evaluator", "; ".join(how))
     record.say("minutes each; seeds", f"{options.minutes:g}; {len(rows)}")
@@ -103,6 +101,7 @@ if __name__ == "__main__":
         "cifar10",
         run,
         ("--work", {"type": Path, "required": True}),
+        ("--kept", {"type": Path, "help": "folder of what each reached so far, if not that of --work"}),
         ("--space", {"default": "residual"}),
         ("--target", {"default": "macs<=100M"}),
         ("--strategy", {"default": "evolution"}),

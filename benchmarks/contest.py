@@ -8,77 +8,116 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import Record
+from record import Record, machine
 
 from archsmith.build import Declared
 from archsmith.jobs.asked import Asked
 from archsmith.jobs.baseline import baseline
 from archsmith.jobs.ground import Scratch, grounded
-from archsmith.jobs.scratch import exported_ms
+from archsmith.jobs.scratch import exported_ms, inputs_of
 from archsmith.jobs.search import follow, search
+from archsmith.model.pretrained import read_json
 from archsmith.report.plain import write_text
-from archsmith.report.result import Result, read_result
+from archsmith.report.result import read_result
 from archsmith.space import JSON, Architecture
+from archsmith.study import RunDirectory
 
 RATES = (1e-3, 2e-3, 4e-3)
 TURNS = 5  # in which latencies are taken
+STAGES = ("inputs", "pace", "chosen", "length")  # of a search, that networks beside it go by
 Rows = dict[str, dict[str, float]]  # contestant -> quality (points on the holdout), ms, seconds, macs
 
 
 @dataclass(frozen=True)
+class Held:
+    """A file of what is known of a contest."""
+
+    file: Path
+    asked: JSON
+    reached: Rows = field(default_factory=dict)
+    stages: Mapping[str, JSON] = field(default_factory=dict)  # of the search, as they were told
+    machines: dict[str, JSON] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path, asked: JSON) -> Held:
+        """A new one where there is no file."""
+        content = json.loads(file.read_text()) if file.exists() else {"asked": asked}
+        if content["asked"] != asked:
+            raise SystemExit(f"{file} is of another contest; name another folder with --kept")
+        return cls(file, **content)
+
+    def keep(self, name: str, **reached: float) -> None:
+        """What one has reached, on this machine."""
+        self.reached[name], self.machines[name] = reached, machine()
+        content = {key: value for key, value in vars(self).items() if key != "file"}
+        write_text(self.file, json.dumps(content, indent=1) + "\n")
+        print(f"{self.file.stem}, {name}: {json.dumps(reached)}", flush=True)
+
+
+@dataclass(frozen=True)
 class Contest:
-    """A search, and what it is compared with: networks that may depend on what was found."""
+    """A search, and what it is compared with: networks that may depend on how many multiply-accumulates were found."""
 
     scratch: Scratch
     asked: Asked
-    networks: Callable[[Result], Mapping[str, JSON]]
+    networks: Callable[[float], Mapping[str, JSON]]
     more: Mapping[str, Callable[[Scratch], dict[str, float]]] = field(default_factory=dict)
 
-    def held(self, work: Path) -> Rows:
-        """What each reached; kept in a file, each as soon as it is there, so that what was stopped goes on."""
+    def held(self, work: Path, kept: Path) -> Rows:
+        """What each reached. `kept` holds it, each as soon as it is there and with the machine that it was reached on,
+        and what networks are trained on beside a search: where the rest of it, in `work`, is lost, or on another
+        machine, what was stopped goes on with the next of them."""
         seed, minutes = self.scratch.seed, self.asked.minutes
-        file, out = work / f"seed{seed}.json", work / f"run{seed}"
-        asked = json.loads(json.dumps(asdict(self.asked)))
-        kept = json.loads(file.read_text()) if file.exists() else {"asked": asked, "reached": {}}
-        if kept["asked"] != asked:
-            raise SystemExit(f"{file} is of another contest; name another folder with --work")
-        found: Rows = kept["reached"]
-
-        def keep(name: str, **reached: float) -> None:
-            found[name] = reached
-            write_text(file, json.dumps(kept, indent=1))
-            print(f"seed {seed}, {name}: {json.dumps(reached)}", flush=True)
-
+        file, out = kept / f"seed{seed}.json", work / f"run{seed}"
+        held = Held.read(file, self.told())
+        found = held.reached
         if "found" not in found:
             self.searched(out)
-            result = read_result(out)
-            assert result.holdout is not None
-            plain = next(each for each in result.ladder if (each.runtime, each.precision) == ("onnxruntime", "fp32"))
-            assert plain.latency_ms is not None and plain.macs is not None
+            plain = next(
+                each for each in read_result(out).ladder if (each.runtime, each.precision) == ("onnxruntime", "fp32")
+            )
+            holdout = read_result(out).holdout
+            assert holdout is not None and plain.latency_ms is not None and plain.macs is not None
+            held = replace(held, stages={name: read_json(stage_of(out, name))["result"] for name in STAGES})
             seconds = spent(out)
-            keep("found", quality=result.holdout.original, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
-        networks = self.networks(read_result(out))
+            held.keep("found", quality=holdout.original, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
+        elif not out.exists():
+            self.revive(out, held.stages)
+        networks = self.networks(found["found"]["macs"])
         for name, network in networks.items():
             if name not in found:
                 trained = work / f"{name}{seed}"
                 each = baseline(out, network, learning_rates=RATES, minutes=minutes, out=trained)
-                keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
+                held.keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
         for name, reach in self.more.items():
             if name not in found:
-                keep(name, **reach(self.scratch))
-        for name, ms in self.latencies(out, networks).items():  # together: a machine is not as quick every hour
-            keep(name, **{**found[name], "ms": ms})
-        return found
+                held.keep(name, **reach(self.scratch))
+        together = self.latencies(out, networks)  # a machine is not as quick every hour
+        return {name: {**row, "ms": together.get(name, row["ms"])} for name, row in found.items()}
+
+    def told(self) -> JSON:
+        """What it is, wherever its data lie."""
+        names = {name: Path(path).name for name in ("data", "holdout") if (path := getattr(self.scratch, name))}
+        return json.loads(json.dumps(asdict(replace(self.asked, scratch=replace(self.scratch, **names)))))
+
+    def revive(self, out: Path, stages: Mapping[str, JSON]) -> None:
+        """The folder of a search that is lost, as far as networks are trained beside what it found."""
+        now = inputs_of(self.scratch)
+        if sorted(now.values()) != sorted(stages["inputs"].values()):
+            raise SystemExit(f"{self.scratch.data} has changed since the search of seed {self.scratch.seed}")
+        with RunDirectory.create(out, {"search": asdict(self.asked.anywhere())}) as run:
+            for name, result in {**stages, "inputs": dict(now)}.items():
+                run.stage(name, lambda folder, result=result: result)
 
     def latencies(self, out: Path, networks: Mapping[str, JSON]) -> dict[str, float]:
         """Milliseconds of a row for what was found and each of the networks, in fp32; the median of turns."""
         ground, blueprint = grounded(self.scratch)
-        chosen = Architecture.from_json(json.loads((out / "stages" / "chosen.json").read_text())["result"])
+        chosen = Architecture.from_json(read_json(stage_of(out, "chosen"))["result"])
         plans = {"found": ground.plan(blueprint, chosen)}
         plans |= {name: ground.plan(Declared({}, network), {}) for name, network in networks.items()}
         wrapped = {name: ground.task.wrap(ground.module(plan, 0)).eval() for name, plan in plans.items()}
@@ -88,19 +127,22 @@ class Contest:
     def searched(self, out: Path) -> None:
         """Search, or go on with it where only the winner was left to train, whose steps are settled: a search that was
         killed before has lost count of its minutes, and begins anew."""
-        if (out / "stages" / "length.json").exists():
+        if stage_of(out, "length").exists():
             follow(out, self.asked.anywhere())
         else:
             shutil.rmtree(out, ignore_errors=True)
             search(out, self.asked)
 
 
+def stage_of(run: Path, name: str) -> Path:
+    """The file of what a stage came to."""
+    return run / "stages" / f"{name}.json"
+
+
 def spent(run: Path) -> float:
     """Seconds from the beginning of a search to its network, whatever killed it while that was trained."""
-    plan, chosen = run / "plan.json", run / "stages" / "chosen.json"
-    searching = chosen.stat().st_mtime - plan.stat().st_mtime
-    winner = json.loads((run / "stages" / "winner.json").read_text())
-    return searching + float(winner["result"]["seconds"])
+    searching = stage_of(run, "chosen").stat().st_mtime - (run / "plan.json").stat().st_mtime
+    return searching + float(read_json(stage_of(run, "winner"))["result"]["seconds"])
 
 
 def tell(record: Record, rows: list[Rows]) -> tuple[float, float]:

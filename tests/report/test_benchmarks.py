@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import contest
 import numpy as np
 import pytest
 
 from archsmith.evaluate.nasbench201 import DATA
 from archsmith.evaluate.replay import Replay
-from archsmith.jobs.asked import Asked
+from archsmith.jobs.asked import Asked, read_asked
+from archsmith.jobs.baseline import Baseline
 from archsmith.jobs.ground import Scratch
+from archsmith.jobs.stages import digest
 
 
 class Said:
@@ -53,22 +58,16 @@ def test_ours_is_compared_with_random_and_its_absence_is_said(
 def test_a_killed_search_is_gone_on_with_only_where_its_winner_is_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settled: bool, called: str
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import contest
-
     out, done = tmp_path / "run", []
     (out / "stages").mkdir(parents=True)
     (out / "stages" / ("length.json" if settled else "pace.json")).touch()
     monkeypatch.setattr(contest, "search", lambda folder, asked: done.append(("search", folder.exists())))
     monkeypatch.setattr(contest, "follow", lambda folder, asked: done.append(("follow", folder.exists())))
-    contest.Contest(Scratch("image-classification", "", ""), Asked(), lambda result: {}).searched(out)
+    contest.Contest(Scratch("image-classification", "", ""), Asked(), lambda macs: {}).searched(out)
     assert done == [(called, settled)]
 
 
 def test_what_a_search_took_counts_a_killed_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import contest
-
     (tmp_path / "stages").mkdir()
     for name, text, at in (
         ("plan.json", "{}", 100.0),
@@ -78,3 +77,44 @@ def test_what_a_search_took_counts_a_killed_training(monkeypatch: pytest.MonkeyP
         (tmp_path / name).write_text(text)
         os.utime(tmp_path / name, (at, at))
     assert contest.spent(tmp_path) == 90.0
+
+
+def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, elsewhere = tmp_path / "rows.csv", tmp_path / "elsewhere"
+    data.write_text("a,b\n1,2\n")
+    elsewhere.mkdir()
+    (elsewhere / "rows.csv").write_text("a,b\n1,2\n")
+    stages = {"inputs": {"/gone/rows.csv": digest(data)}, "pace": {"winner_steps": 9}, "chosen": {"width": 8}}
+
+    def held(file: Path, trained: list[str]) -> contest.Rows:
+        def train(run: Path, network: str, **asked: object) -> Baseline:
+            assert json.loads((run / "stages" / "pace.json").read_text())["result"] == stages["pace"]
+            assert str(file) in json.loads((run / "stages" / "inputs.json").read_text())["result"]
+            asked_of = read_asked(run)
+            assert asked_of is not None and asked_of.scratch is not None and asked_of.scratch.data == str(file)
+            trained.append(network)
+            return Baseline(70.0, 71.0, 5, 100, 2.0, 1e-3, 9, 60.0)
+
+        monkeypatch.setattr(contest, "baseline", train)
+        scratch = Scratch("image-classification", str(file), "chain")
+        asked = Asked(scratch=scratch)
+        one = contest.Contest(scratch, asked, lambda macs: {"A": f"a{macs:g}", "B": f"b{macs:g}"})
+        monkeypatch.setattr(contest.Contest, "latencies", lambda *given: {"found": 1.0, "A": 2.0, "B": 3.0})
+        if not (tmp_path / "seed0.json").exists():
+            first = contest.Held(tmp_path / "seed0.json", one.told(), stages=stages)
+            first.keep("found", quality=80.0, ms=9.0, seconds=50.0, macs=101.0)
+        return one.held(file.parent / "work", tmp_path)
+
+    trained: list[str] = []
+    rows = held(data, trained)
+    assert trained == ["a101", "b101"]
+    assert rows["A"] == {"quality": 70.0, "ms": 2.0, "seconds": 60.0, "macs": 100}
+    assert held(elsewhere / "rows.csv", trained) == rows and len(trained) == 2  # each is trained once
+    kept = json.loads((tmp_path / "seed0.json").read_text())
+    assert kept["asked"]["scratch"]["data"] == "rows.csv" and kept["machines"]["A"]["cores"]
+    (elsewhere / "rows.csv").write_text("a,b\n1,3\n")
+    shutil.rmtree(elsewhere / "work")
+    with pytest.raises(SystemExit, match="has changed since the search of seed 0"):
+        held(elsewhere / "rows.csv", trained)
