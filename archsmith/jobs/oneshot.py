@@ -31,23 +31,37 @@ from archsmith.jobs.scratch import check_costs, within_latency
 from archsmith.model.pretrained import read_json
 from archsmith.report.terminal import Progress
 from archsmith.search import listed, regularised_evolution
-from archsmith.search.policy import Policy, step
-from archsmith.space import JSON, Architecture, Space
+from archsmith.search.policy import Policy
+from archsmith.space import JSON, Architecture
 from archsmith.study import RunDirectory
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
-from archsmith.trial import Proposal, Strategy, Trial
+from archsmith.trial import Proposal, Strategy
 
 TRIED = 3  # steps that a method is timed over
 MOST_DRAWN = 100  # networks, of which the one with most weights is trained
 DRAWS = 50  # for one architecture that is new
-Told = Callable[[int], None] | None  # of each step that is done
 
 
 class SharedOf(Protocol):
     """New weights of networks of a share of their depth, of the kind that is told."""
 
     def __call__(self, depth: float, kind: type[Shared] = Shared, /) -> Shared: ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method trains: new weights of a kind, by a recipe, in a file that a killed training goes on from."""
+
+    shared_of: SharedOf
+    recipe: Recipe
+    checkpoint: Path | None = None
+    progress: Callable[[int], None] | None = None  # told of each step that is done
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What all trainings are told alike."""
+        return {"checkpoint": self.checkpoint, "progress": self.progress}
 
 
 @dataclass(frozen=True)
@@ -65,92 +79,50 @@ class Learnt:
 class Method(Protocol):
     """How shared weights are trained; any further argument is an option of the strategy."""
 
-    def __call__(self, shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told, /) -> Learnt: ...
+    def __call__(self, training: Training, /) -> Learnt: ...
 
 
-def single_paths(
-    shared_of: SharedOf,
-    recipe: Recipe,
-    checkpoint: Path | None,
-    progress: Told,
-    paths: int = 1,
-    heaviest_of: int = 1,
-) -> Learnt:
+def single_paths(training: Training, paths: int = 1, heaviest_of: int = 1) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
-    shared = shared_of(1.0)
-    fitted = train_shared(
-        shared, recipe, paths=paths, heaviest_of=heaviest_of, checkpoint=checkpoint, progress=progress
-    )
+    shared = training.shared_of(1.0)
+    fitted = train_shared(shared, training.recipe, paths=paths, heaviest_of=heaviest_of, **training.kept)
     return Learnt(shared, fitted, iter(()))
 
 
-def darts(
-    shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told, second_order: bool = False
-) -> Learnt:
+def darts(training: Training, second_order: bool = False) -> Learnt:
     """DARTS."""
-    mixture = Mixture(shared := shared_of(1.0))
-    mixed = train_mixture(mixture, recipe, second_order=second_order, checkpoint=checkpoint, progress=progress)
+    mixture = Mixture(shared := training.shared_of(1.0))
+    mixed = train_mixture(mixture, training.recipe, second_order=second_order, **training.kept)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def gdas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
+def gdas(training: Training) -> Learnt:
     """GDAS."""
-    mixture = Mixture(shared := shared_of(1.0))
-    mixed = train_mixture(mixture, recipe, method="gdas", checkpoint=checkpoint, progress=progress)
+    mixture = Mixture(shared := training.shared_of(1.0))
+    mixed = train_mixture(mixture, training.recipe, method="gdas", **training.kept)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def p_darts(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
+def p_darts(training: Training) -> Learnt:
     """P-DARTS."""
-    mixture, mixed = train_progressively(shared_of, recipe, checkpoint=checkpoint, progress=progress)
+    mixture, mixed = train_progressively(training.shared_of, training.recipe, **training.kept)
     return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended, closed=True)
 
 
-def enas(shared_of: SharedOf, recipe: Recipe, checkpoint: Path | None, progress: Told) -> Learnt:
+def enas(training: Training) -> Learnt:
     """ENAS."""
-    shared = shared_of(1.0)
-    writer = Writing(shared.blueprint.space, recipe.steps)
-    fitted, draws = train_controlled(shared, writer, recipe, checkpoint=checkpoint, progress=progress)
+    shared = training.shared_of(1.0)
+    controller = Policy(shared.blueprint.space, "reinforce", "recurrent", training.recipe.steps)
+    fitted, draws = train_controlled(shared, controller, training.recipe, **training.kept)
     return Learnt(shared, fitted, draws)
 
 
-def ofa(
-    shared_of: SharedOf,
-    recipe: Recipe,
-    checkpoint: Path | None,
-    progress: Told,
-    paths: int = 4,
-    distil: float = 0.5,
-) -> Learnt:
+def ofa(training: Training, paths: int = 4, distil: float = 0.5) -> Learnt:
     """Progressive shrinking of elastic weights."""
-    shared = shared_of(1.0, Elastic)
+    shared = training.shared_of(1.0, Elastic)
     assert isinstance(shared, Elastic)
-    fitted = train_shrinking(shared, recipe, paths=paths, distil=distil, checkpoint=checkpoint, progress=progress)
+    fitted = train_shrinking(shared, training.recipe, paths=paths, distil=distil, **training.kept)
     return Learnt(shared, fitted, iter(()))
-
-
-class Writing:
-    """A recurrent controller that is moved by REINFORCE."""
-
-    def __init__(self, space: Space, steps: int) -> None:
-        self.policy = Policy(space, "reinforce", "recurrent", steps)
-
-    def write(self, rng: np.random.Generator) -> Architecture:
-        """One that is likely."""
-        return self.policy.episodes.architecture(self.policy.draw(rng, {}))
-
-    def learn(self, architecture: Architecture, reward: float) -> None:
-        """One step of the controller."""
-        with torch.enable_grad():
-            step(self.policy, Trial(0, Proposal(architecture), "complete", {}), reward)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Of the controller."""
-        return self.policy.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Go on from there."""
-        self.policy.load_state_dict(state)
 
 
 METHODS: Mapping[str, Method] = {
@@ -170,7 +142,7 @@ def method_of(name: str, options: Mapping[str, Any]) -> Method | None:
     """The method of a strategy with its options; None for a strategy of another kind. Raises `BadInput`."""
     if name not in METHODS:
         return None
-    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[4:])
+    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[1:])
     if unknown := [each for each in options if each not in known]:
         law = f"an option of {name} is one that it has"
         raise BadInput(law, unknown[0], "--strategy", f"there are: {', '.join(known) or 'none'}")
@@ -244,8 +216,12 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
 
 def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
-    shared_of = partial(shared_weights, scratch)
-    return from_scratch.seconds_a_step(lambda steps: method(shared_of, replace(recipe, steps=steps), None, None), TRIED)
+    training = Training(partial(shared_weights, scratch), recipe)
+
+    def train(steps: int) -> None:
+        method(replace(training, recipe=replace(recipe, steps=steps)))
+
+    return from_scratch.seconds_a_step(train, TRIED)
 
 
 def shared_weights(scratch: Scratch, depth: float, kind: type[Shared] = Shared) -> Shared:
@@ -273,8 +249,7 @@ def share(
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[0]
         tell = partial(progress.step, "shared weights", total=recipe.steps)
-        shared_of = partial(shared_weights, scratch)
-        learnt = method(shared_of, recipe, run.path / "shared.checkpoint", tell)
+        learnt = method(Training(partial(shared_weights, scratch), recipe, run.path / "shared.checkpoint", tell))
         torch.save(learnt.shared.learnt(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted

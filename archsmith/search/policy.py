@@ -105,6 +105,47 @@ class Policy:
 
         return self.episodes.play(pick)
 
+    def write(self, rng: np.random.Generator) -> Architecture:
+        """One that is likely."""
+        return self.episodes.architecture(self.draw(rng, {}))
+
+    def learn(self, architecture: Architecture, reward: float) -> None:
+        """Move the controller by one more episode."""
+        actions = self.episodes.actions(architecture)
+        self.trials += 1
+        self.baseline = SMOOTH * self.baseline + (1 - SMOOTH) * reward
+        if not actions:
+            return
+        if self.method == "reinforce":
+            with torch.enable_grad():
+                log_B, entropy = self.log_probabilities(torch.tensor([actions]))
+                self._descend(-(reward - self.baseline) * log_B.sum(), entropy)
+            return
+        with torch.no_grad():  # the controller is as it was when it drew the episode, unless several were drawn at once
+            drawn = float(self.log_probabilities(torch.tensor([actions]))[0])
+        self.latest = [*self.latest, (actions, reward, drawn)][-EPISODES:]
+        if self.trials % (EPISODES // 2) == 0:
+            self._improve()
+
+    def _improve(self) -> None:
+        """PPO's passes over the latest episodes."""
+        actions_BT = torch.tensor([each for each, _, _ in self.latest])
+        gain, old = torch.tensor([each for _, *each in self.latest]).T
+        gain = (gain - gain.mean()) / (gain.std() + 1e-6)
+        for _ in range(PASSES):
+            with torch.enable_grad():
+                log_B, entropy = self.log_probabilities(actions_BT)
+                rho = (log_B - old).exp()
+                clipped = rho.clamp(1 - CLIP, 1 + CLIP)
+                self._descend(-torch.minimum(rho * gain, clipped * gain).mean(), entropy)
+
+    def _descend(self, loss: Tensor, entropy: Tensor) -> None:
+        beta = ENTROPY * max(0.0, 1 - self.trials / self.budget)
+        self.optimiser.zero_grad()
+        (loss - beta * entropy).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.writer.parameters(), 1.0)
+        self.optimiser.step()
+
     def state_dict(self) -> dict[str, Any]:
         """All that it has learnt."""
         plain = {"baseline": self.baseline, "trials": self.trials, "latest": self.latest}
@@ -117,38 +158,8 @@ class Policy:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def step(policy: Policy, trial: Trial, reward: float) -> None:
-    """Move the controller by one more episode."""
-    actions = policy.episodes.actions(trial.proposal.architecture)
-    policy.trials += 1
-    policy.baseline = SMOOTH * policy.baseline + (1 - SMOOTH) * reward
-    beta = ENTROPY * max(0.0, 1 - policy.trials / policy.budget)
-    if not actions:
-        return
-    if policy.method == "reinforce":
-        log_B, entropy = policy.log_probabilities(torch.tensor([actions]))
-        _descend(policy, -(reward - policy.baseline) * log_B.sum() - beta * entropy)
-        return
-    with torch.no_grad():  # the controller is as it was when it drew the episode, unless several were drawn at once
-        drawn = float(policy.log_probabilities(torch.tensor([actions]))[0])
-    policy.latest = [*policy.latest, (actions, reward, drawn)][-EPISODES:]
-    if policy.trials % (EPISODES // 2):
-        return
-    actions_BT = torch.tensor([each for each, _, _ in policy.latest])
-    gain, old = torch.tensor([each for _, *each in policy.latest]).T
-    gain = (gain - gain.mean()) / (gain.std() + 1e-6)
-    for _ in range(PASSES):
-        log_B, entropy = policy.log_probabilities(actions_BT)
-        rho = (log_B - old).exp()
-        clipped = rho.clamp(1 - CLIP, 1 + CLIP)
-        _descend(policy, -torch.minimum(rho * gain, clipped * gain).mean() - beta * entropy)
-
-
-def _descend(policy: Policy, loss: Tensor) -> None:
-    policy.optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(policy.writer.parameters(), 1.0)
-    policy.optimiser.step()
+def _learn(policy: Policy, trial: Trial, reward: float) -> None:
+    policy.learn(trial.proposal.architecture, reward)
 
 
 def policy_gradient(
@@ -162,7 +173,7 @@ def policy_gradient(
     if budget < 1 or method not in ("reinforce", "ppo") or controller not in ("recurrent", "attention"):
         law = "a policy gradient is reinforce or ppo, with a recurrent or attention controller, and a budget"
         raise BadInput(law, f"{method}, {controller}, {budget}")
-    fold = Fold(objectives, lambda space: Policy(space, method, controller, budget), step)
+    fold = Fold(objectives, lambda space: Policy(space, method, controller, budget), _learn)
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         policy = fold.state(space, history)

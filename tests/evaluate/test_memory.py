@@ -21,7 +21,7 @@ from archsmith.evaluate.elastic import Elastic
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.shrinking import train_shrinking
 from archsmith.evaluate.weight_shared import Shared, train_shared
-from archsmith.jobs.oneshot import Writing
+from archsmith.search.policy import Policy
 from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
 
@@ -52,11 +52,11 @@ def staged(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Traine
 
 
 def controlled(ground: Ground, wide: Declared, recipe: Recipe, **how: Any) -> Trained:
-    shared, writing = Shared(ground, wide), Writing(wide.space, 24)
+    shared, writing = Shared(ground, wide), Policy(wide.space, "reinforce", "recurrent", 24)
     fitted, draws = train_controlled(shared, writing, recipe, **how)
     next(draws)
-    baseline = torch.tensor(writing.policy.baseline)
-    return fitted, [*shared.parameters(), *writing.policy.writer.parameters(), baseline]
+    baseline = torch.tensor(writing.baseline)
+    return fitted, [*shared.parameters(), *writing.writer.parameters(), baseline]
 
 
 second_order = partial(mixed, second_order=True)
