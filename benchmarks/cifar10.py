@@ -26,7 +26,9 @@ POINTS, FASTER, NEAR = 1.0, 1.3, 0.05  # above; or as good and so many times as 
 def run(record: Record, options: argparse.Namespace) -> None:
     """Accuracy on the 5,000 test pictures and latency of each, mean of the seeds."""
     folder, work = record.data / "data" / "cifar10", options.work
-    work.mkdir(parents=True, exist_ok=True)
+    kept = options.kept or work
+    for each in (work, kept):
+        each.mkdir(parents=True, exist_ok=True)
     resnet = example("cifar10").resnet
     rows = []
     for seed in range(options.first, options.first + options.seeds):
@@ -43,7 +45,7 @@ def run(record: Record, options: argparse.Namespace) -> None:
         def networks(macs: float) -> Mapping[str, JSON]:
             return {"ResNet": scaled(resnet, macs, 3), "MobileNetV2": scaled(mobilenet, macs, 2)}
 
-        rows.append(Contest(scratch, asked, networks).held(work, options.kept or work))
+        rows.append(Contest(scratch, asked, networks).held(work, kept))
     how = (options.space, options.target, options.strategy, options.evaluator or "its own")
     record.say("space; target; strategy; evaluator", "; ".join(how))
     record.say("minutes each; seeds", f"{options.minutes:g}; {len(rows)}")

@@ -41,6 +41,7 @@ class Held:
     asked: JSON
     reached: Rows = field(default_factory=dict)
     stages: Mapping[str, JSON] = field(default_factory=dict)  # of the search, as they were told
+    rates: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # of a network -> learning rate -> it
     machines: dict[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -52,11 +53,16 @@ class Held:
         return cls(file, **content)
 
     def keep(self, name: str, **reached: float) -> None:
-        """What one has reached, on this machine."""
-        self.reached[name], self.machines[name] = reached, machine()
+        """What one has reached."""
+        self.reached[name] = reached
+        self.write(name, reached)
+
+    def write(self, name: str, told: Mapping[str, float]) -> None:
+        """All so far, and the machine that the newest of it was reached on."""
+        self.machines[name] = machine()
         content = {key: value for key, value in vars(self).items() if key != "file"}
         write_text(self.file, json.dumps(content, indent=1) + "\n")
-        print(f"{self.file.stem}, {name}: {json.dumps(reached)}", flush=True)
+        print(f"{self.file.stem}, {name}: {json.dumps(told)}", flush=True)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Contest:
         """What each reached. `kept` holds it, each as soon as it is there and with the machine that it was reached on,
         and what networks are trained on beside a search: where the rest of it, in `work`, is lost, or on another
         machine, what was stopped goes on with the next of them."""
-        seed, minutes = self.scratch.seed, self.asked.minutes
+        seed = self.scratch.seed
         file, out = kept / f"seed{seed}.json", work / f"run{seed}"
         held = Held.read(file, self.told())
         found = held.reached
@@ -83,7 +89,9 @@ class Contest:
             )
             holdout = read_result(out).holdout
             assert holdout is not None and plain.latency_ms is not None and plain.macs is not None
-            held = replace(held, stages={name: read_json(stage_of(out, name))["result"] for name in STAGES})
+            stages = {name: read_json(stage_of(out, name))["result"] for name in STAGES}
+            stages["inputs"] = {Path(path).name: digest for path, digest in stages["inputs"].items()}
+            held = replace(held, stages=stages)
             seconds = spent(out)
             held.keep("found", quality=holdout.original, ms=plain.latency_ms, seconds=seconds, macs=plain.macs)
         elif not out.exists():
@@ -91,14 +99,26 @@ class Contest:
         networks = self.networks(found["found"]["macs"])
         for name, network in networks.items():
             if name not in found:
-                trained = work / f"{name}{seed}"
-                each = baseline(out, network, learning_rates=RATES, minutes=minutes, out=trained)
-                held.keep(name, quality=each.quality, ms=each.latency_ms, seconds=each.seconds, macs=each.macs)
+                held.keep(name, **self.trained(held, name, network, work))
         for name, reach in self.more.items():
             if name not in found:
                 held.keep(name, **reach(self.scratch))
         together = self.latencies(out, networks)  # a machine is not as quick every hour
         return {name: {**row, "ms": together.get(name, row["ms"])} for name, row in found.items()}
+
+    def trained(self, held: Held, name: str, network: JSON, work: Path) -> dict[str, float]:
+        """What a network reaches: at each rate it is trained for a share of the minutes, and that which is best on
+        validation counts. What the others reach on the holdout is kept, not asked."""
+        rates, seed, minutes = held.rates.setdefault(name, {}), self.scratch.seed, self.asked.minutes
+        for rate in RATES:
+            if (word := f"{rate:g}") not in rates:
+                share, out = minutes and minutes / len(RATES), work / f"{name}{seed}" / word
+                one = baseline(work / f"run{seed}", network, learning_rates=(rate,), minutes=share, out=out)
+                rates[word] = asdict(one)
+                held.write(f"{name} at {word}", rates[word])
+        best = max(rates.values(), key=lambda each: each["validation"])
+        seconds = sum(each["seconds"] for each in rates.values())
+        return {"quality": best["quality"], "ms": best["latency_ms"], "seconds": seconds, "macs": best["macs"]}
 
     def told(self) -> JSON:
         """What it is, wherever its data lie."""

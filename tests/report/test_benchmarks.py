@@ -88,18 +88,23 @@ def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
     (elsewhere / "rows.csv").write_text("a,b\n1,2\n")
     stages = {"inputs": {"/gone/rows.csv": digest(data)}, "pace": {"winner_steps": 9}, "chosen": {"width": 8}}
 
-    def held(file: Path, trained: list[str]) -> contest.Rows:
-        def train(run: Path, network: str, **asked: object) -> Baseline:
+    def held(file: Path, trained: list[str], kill: str = "") -> contest.Rows:
+        def train(run: Path, network: str, learning_rates: tuple[float], minutes: float, out: Path) -> Baseline:
             assert json.loads((run / "stages" / "pace.json").read_text())["result"] == stages["pace"]
             assert str(file) in json.loads((run / "stages" / "inputs.json").read_text())["result"]
             asked_of = read_asked(run)
             assert asked_of is not None and asked_of.scratch is not None and asked_of.scratch.data == str(file)
-            trained.append(network)
-            return Baseline(70.0, 71.0, 5, 100, 2.0, 1e-3, 9, 60.0)
+            (rate,) = learning_rates
+            trained.append(f"{network} {rate:g}")
+            if trained[-1] == kill:
+                raise KeyboardInterrupt
+            assert minutes == 30.0
+            reached = {1e-3: (70.0, 71.0), 2e-3: (69.0, 72.0), 4e-3: (73.0, 70.0)}[rate]
+            return Baseline(*reached, 5, 100, 2.0, rate, 9, 60.0)
 
         monkeypatch.setattr(contest, "baseline", train)
         scratch = Scratch("image-classification", str(file), "chain")
-        asked = Asked(scratch=scratch)
+        asked = Asked(scratch=scratch, minutes=90.0)
         one = contest.Contest(scratch, asked, lambda macs: {"A": f"a{macs:g}", "B": f"b{macs:g}"})
         monkeypatch.setattr(contest.Contest, "latencies", lambda *given: {"found": 1.0, "A": 2.0, "B": 3.0})
         if not (tmp_path / "seed0.json").exists():
@@ -108,10 +113,14 @@ def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
         return one.held(file.parent / "work", tmp_path)
 
     trained: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        held(data, trained, kill="a101 0.004")
+    shutil.rmtree(data.parent / "work")
     rows = held(data, trained)
-    assert trained == ["a101", "b101"]
-    assert rows["A"] == {"quality": 70.0, "ms": 2.0, "seconds": 60.0, "macs": 100}
-    assert held(elsewhere / "rows.csv", trained) == rows and len(trained) == 2  # each is trained once
+    first, then = [f"a101 {rate}" for rate in (0.001, 0.002, 0.004)], [f"b101 {rate}" for rate in (0.001, 0.002, 0.004)]
+    assert trained == [*first, first[-1], *then]
+    assert rows["A"] == {"quality": 69.0, "ms": 2.0, "seconds": 180.0, "macs": 100}  # the best on validation
+    assert held(elsewhere / "rows.csv", trained) == rows and len(trained) == 7  # each is trained once
     kept = json.loads((tmp_path / "seed0.json").read_text())
     assert kept["asked"]["scratch"]["data"] == "rows.csv" and kept["machines"]["A"]["cores"]
     (elsewhere / "rows.csv").write_text("a,b\n1,3\n")
