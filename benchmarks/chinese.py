@@ -52,7 +52,8 @@ def tf_idf(scratch: Scratch, minutes: float) -> dict[str, float]:
 
     task: Any = TASKS[scratch.task](scratch)  # its own, whose holdout nobody else has opened
     texts = {part: _texts(task.parts[part]) for part in ("train", "validation", "holdout")}
-    began, best = time.perf_counter(), (-1.0, None, None)
+    began = time.perf_counter()
+    best: tuple[float, Any, Any] = (-1.0, None, None)
     for longest in (1, 2, 3):
         vectors = TfidfVectorizer(
             analyzer="char", ngram_range=(1, longest), min_df=2, sublinear_tf=True, lowercase=False

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,9 @@ class Contest:
 
     def told(self) -> JSON:
         """What it is, wherever its data lie."""
-        names = {name: Path(path).name for name in ("data", "holdout") if (path := getattr(self.scratch, name))}
-        return json.loads(json.dumps(asdict(replace(self.asked, scratch=replace(self.scratch, **names)))))
+        data, holdout = (path and Path(path).name for path in (self.scratch.data, self.scratch.holdout))
+        scratch = replace(self.scratch, data=data or "", holdout=holdout)
+        return json.loads(json.dumps(asdict(replace(self.asked, scratch=scratch))))
 
     def revive(self, out: Path, stages: Mapping[str, JSON]) -> None:
         """The folder of a search that is lost, as far as networks are trained beside what it found."""
@@ -132,7 +134,7 @@ class Contest:
             raise SystemExit(f"{self.scratch.data} has changed since the search of seed {self.scratch.seed}")
         with RunDirectory.create(out, {"search": asdict(self.asked.anywhere())}) as run:
             for name, result in {**stages, "inputs": dict(now)}.items():
-                run.stage(name, lambda folder, result=result: result)
+                run.stage(name, partial(_known, result))
 
     def latencies(self, out: Path, networks: Mapping[str, JSON]) -> dict[str, float]:
         """Milliseconds of a row for what was found and each of the networks, in fp32; the median of turns."""
@@ -152,6 +154,10 @@ class Contest:
         else:
             shutil.rmtree(out, ignore_errors=True)
             search(out, self.asked)
+
+
+def _known(result: JSON, folder: Path) -> JSON:
+    return result
 
 
 def stage_of(run: Path, name: str) -> Path:

@@ -79,7 +79,8 @@ def run(record: Record, options: argparse.Namespace) -> None:
 def matrix(names: Sequence[str], workers: int, exported: Set[str]) -> list[dict[str, Any]]:
     """A row each, in the order of the names; of these `exported` to ONNX too."""
     context = multiprocessing.get_context("fork")
-    waiting, running, done = list(names), {}, {}
+    waiting, done = list(names), dict[str, dict[str, Any]]()
+    running: dict[str, tuple[Any, Any, float]] = {}  # its process, what it tells, when it began
     while waiting or running:
         while waiting and len(running) < workers:
             name = waiting.pop(0)

@@ -38,18 +38,19 @@ def run(record: Record, options: argparse.Namespace) -> None:
     curves: list[np.ndarray] = []
     while len(curves) < options.networks:
         plan = ground.drawn(blueprint, rng)[1]
-        checks: list[tuple[float, float]] = []
         try:
-            maker.trained(plan, recipe, checks=CHECKS, ends=lambda seen, to=checks: to.append(seen[-1]))
+            fitted = maker.trained(plan, recipe, checks=CHECKS, ends=lambda seen: False)[1]
         except BadInput:
             continue
-        curves.append(np.array(checks))
+        curves.append(np.array([(step / fitted.steps, lost) for step, lost in fitted.validated]))
     final = np.array([curve[-1, 1] for curve in curves])
     record.say("space; networks; steps", f"{options.space}; {len(curves)}; {options.steps}")
     record.say("loss at the end, from and to", f"{final.min():.1f}; {final.max():.1f}", "points")
     for share in SEEN:
         parts = [curve[curve[:, 0] <= share + 1e-9] for curve in curves]
-        foreseen = np.array([extrapolated(*part.T, recipe.warmup).value for part in parts])
+        foreseen = np.array(
+            [extrapolated(part[:, 0].tolist(), part[:, 1].tolist(), recipe.warmup).value for part in parts]
+        )
         last = np.array([part[-1, 1] for part in parts])
         for name, told in (("foreseen", foreseen), ("seen last", last)):
             record.say(f"{share:.0%} seen, {name}: error", float(np.abs(told - final).mean()), "points")

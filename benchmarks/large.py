@@ -119,7 +119,8 @@ def mend(work: Path) -> None:
     assert loaded.example is not None
     size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     anatomy = examine(loaded.model, loaded.example, np.random.default_rng(0))
-    task, rng = random_text(int(loaded.model.config.vocab_size)), np.random.default_rng(1)
+    words = json.loads((work / "model" / "config.json").read_text())["vocab_size"]
+    task, rng = random_text(words), np.random.default_rng(1)
     began = time.perf_counter()
     model = reorder(loaded.model, anatomy, order_units(rank_units(loaded.model, anatomy, task, rng, RANKED)))
     ranking = time.perf_counter() - began
@@ -132,7 +133,7 @@ def mend(work: Path) -> None:
     small = repaired(Teacher(model, anatomy, task, calibration=inputs), architecture)
     repairing = time.perf_counter() - began
     began = time.perf_counter()
-    whole, part = model.get_submodule("model.layers"), small.get_submodule("model.layers")
+    whole, part = (list(each.get_submodule("model.layers").children()) for each in (model, small))
     goals = [*(number - 1 for number in range(len(whole)) if number % 4 != 3 and number), len(whole) - 1]
     pairs = [(whole[goal], layer) for goal, layer in zip(goals, part, strict=True)]
     wrapped = (task.wrap(model).eval(), task.wrap(small).eval())

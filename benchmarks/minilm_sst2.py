@@ -20,7 +20,7 @@ from archsmith.cost import OpenVINO, arrays, sample_times
 from archsmith.cost.cpu import lacks_bf16
 from archsmith.errors import BudgetNotReachable
 from archsmith.jobs.case import Case, Request, prepare
-from archsmith.jobs.serving import reopened, time_all
+from archsmith.jobs.serving import Served, reopened, time_all
 from archsmith.report.result import read_result
 from archsmith.space import JSON
 from archsmith.study import RunDirectory
@@ -108,15 +108,15 @@ def also(record: Record, folder: Path) -> None:
         fixed_length(record, case, wholes[0], smalls)
 
 
-def fixed_length(record: Record, case: Case, whole: object, smalls: list[object]) -> None:
+def fixed_length(record: Record, case: Case, whole: Served, smalls: list[Served]) -> None:
     """The OpenVINO fp32 file compiled for the example's shape."""
-    small = next((s for s in smalls if s.artifact.runtime == "openvino" and s.artifact.precision == "fp32"), None)  # type: ignore[attr-defined]
+    small = next((s for s in smalls if s.artifact.runtime == "openvino" and s.artifact.precision == "fp32"), None)
     if small is None:
         return
     shape = (case.request.batch, case.request.length)
-    session = OpenVINO().open(replace(small.artifact, fixed=shape), case.request.threads)  # type: ignore[attr-defined]
+    session = OpenVINO().open(replace(small.artifact, fixed=shape), case.request.threads)
     ready = arrays(case.example())
-    calls = {"whole": lambda: whole.session(ready), "fixed": lambda: session(ready)}  # type: ignore[attr-defined]
+    calls = {"whole": lambda: whole.session(ready), "fixed": lambda: session(ready)}
     times = sample_times(calls, 60, 3, np.random.default_rng(0), 20.0)
     record.say("fixed length: openvino fp32", float(np.median(times["whole"] / times["fixed"])), "x PyTorch fp32")
 

@@ -45,9 +45,9 @@ def run(record: Record, options: argparse.Namespace) -> None:
         for together in (ENSEMBLE, *((name,) for name in names)):
             began = time.perf_counter()
             calls = [pool.submit(scored, file, together, cell(table, row), options.rows) for row in rows]
-            found = [call.result() for call in calls]
+            each_of = [call.result() for call in calls]
             pace = len(rows) / (time.perf_counter() - began)
-            scores |= {name: [each[name] for each in found] for name in together}
+            scores |= {name: [each[name] for each in each_of] for name in together}
             must = pace >= A_SECOND if together == ENSEMBLE or together[0] in MUST else None
             record.say(f"{', '.join(together)}: cells a second", pace, "", must)
     count = float(spearmanr(scores["parameters"], accuracy).statistic)

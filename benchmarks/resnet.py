@@ -41,10 +41,9 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         blocks = (depth - 2) // 6
-        for number, (entering, leaving) in enumerate(((16, 16), (16, 32), (32, 64)), 1):
-            first = Block(entering, leaving, 1 if number == 1 else 2)
-            rest = (Block(leaving, leaving, 1) for _ in range(blocks - 1))
-            self.add_module(f"layer{number}", nn.Sequential(first, *rest))
+        self.layer1 = _stage(16, 16, blocks)
+        self.layer2 = _stage(16, 32, blocks)
+        self.layer3 = _stage(32, 64, blocks)
         self.linear = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,6 +52,11 @@ class ResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(x.mean((2, 3)))
         return logits
+
+
+def _stage(entering: int, leaving: int, blocks: int) -> nn.Sequential:
+    first = Block(entering, leaving, 1 if entering == leaving else 2)
+    return nn.Sequential(first, *(Block(leaving, leaving, 1) for _ in range(blocks - 1)))
 
 
 def published(file: Path) -> ResNet:
