@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,16 @@ from archsmith.train.recipe import Recipe
 from archsmith.trial import Evaluator, Strategy, Trial, pareto, whole
 
 SHOWN = 300  # letters of a reason; the trials have all of it
-Prepared = tuple[Space, Evaluator, tuple[str, ...], Strategy]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a study is made of."""
+
+    space: Space
+    evaluator: Evaluator
+    objectives: tuple[str, ...]
+    strategy: Strategy
 
 
 def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> list[Trial]:
@@ -59,8 +68,8 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     asked = asked.anywhere()
     taught = past.read_past(asked.past, lambda run: store_of(run, read_asked(run)))
     prepared = _prepared(asked, taught)
-    space, _, objectives, chosen = prepared
-    tried_out(chosen, asked.strategy, space, objectives)
+    space, objectives = prepared.space, prepared.objectives
+    tried_out(prepared.strategy, asked.strategy, space, objectives)
     _executor(asked).close()  # a cluster that is not there, and a store of another search, are said before
     RunDirectory.check_new(out)
     if asked.store is not None:
@@ -84,13 +93,12 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
             prepared = _begun(held, asked, asked.scratch, prepared, progress)
         minutes = pacing.left(asked.minutes, time.monotonic() - began)
     trials = _tried(out, asked, prepared, minutes, progress)
-    space, _, objectives, _ = prepared
-    front = pareto(whole(trials), objectives)
-    write_text(out / "front.json", json.dumps(told(trials, front, objectives), indent=1))
+    front = pareto(whole(trials), prepared.objectives)
+    write_text(out / "front.json", json.dumps(told(trials, front, prepared.objectives), indent=1))
     where = asked.space or (asked.scratch.space if asked.scratch else "")
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
-    aim = Aim(title, objectives, asked.trials, asked.patience)
-    write_searched(trials, space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
+    aim = Aim(title, prepared.objectives, asked.trials, asked.patience)
+    write_searched(trials, prepared.space, out, aim, scratch.chosen_of(asked.scratch, trials, out))
     if course := read_json(out / "search.json")["course"]:
         progress.say(course)
     if not any(trial.status == "complete" for trial in trials):
@@ -107,27 +115,27 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
 def _begun(held: RunDirectory, asked: Asked, wanted: Scratch, prepared: Prepared, progress: Progress) -> Prepared:
     """What comes before the trials of a search from nothing: how long each is trained, what untrained ones are judged
     against, and the weights that all share."""
-    space, _, objectives, chosen = prepared
     scratch.remember_inputs(held, wanted)
     method, judge = oneshot.method_of(*parsed(asked.strategy)), judging.judge_of(asked.evaluator)
     timed = partial(oneshot.seconds_a_step, wanted, method) if method else None
     pacing.pace(held, wanted, asked.trials, asked.minutes, timed, judge.share)
     against = judging.reference(held, wanted, judge, progress)
     evaluator: Evaluator
+    chosen = prepared.strategy
     if method:
         evaluator = oneshot.Sharing(wanted, str(held.path.absolute()))
-        chosen = oneshot.share(held, wanted, method, objectives, asked.trials, progress) or chosen
+        chosen = oneshot.share(held, wanted, method, prepared.objectives, asked.trials, progress) or chosen
     else:
         recipe = pacing.recipes(held.path, wanted)[0]
         evaluator = Making(wanted, recipe, judge, against, pacing.pacing_of(held.path))
     if scratch.on_costs(wanted):
         chosen = within(chosen, partial(scratch.allowed, wanted))
-    return space, evaluator, objectives, chosen
+    return replace(prepared, evaluator=evaluator, strategy=chosen)
 
 
 def _tried(out: Path, asked: Asked, prepared: Prepared, minutes: float | None, progress: Progress) -> list[Trial]:
     """All trials of the study, once those that are left have been made."""
-    space, evaluator, objectives, chosen = prepared
+    evaluator = prepared.evaluator
     with ExitStack() as stack:
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
@@ -139,13 +147,13 @@ def _tried(out: Path, asked: Asked, prepared: Prepared, minutes: float | None, p
             progress.step("search", trial.number + 1, asked.trials)
 
         return run(
-            space,
-            chosen,
+            prepared.space,
+            prepared.strategy,
             evaluator,
             trials=0 if asked.scratch is not None and scratch.is_chosen(out) else asked.trials,
             store=store_of(out, asked),
             seed=asked.seed,
-            objectives=objectives,
+            objectives=prepared.objectives,
             executor=_executor(asked),
             on_trial=tell,
             minutes=minutes,
@@ -181,48 +189,61 @@ def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -
 
 
 def _prepared(asked: Asked, taught: past.Past) -> Prepared:
-    """Space, evaluator, objectives and strategy. Raises `BadInput` for what cannot be used."""
+    """Raises `BadInput` for what cannot be used."""
     if asked.benchmark is not None:
-        table = Benchmark(asked.benchmark).table()
-        objectives = asked.objectives or (table.objective,)
-        unknown = [name for name in objectives if name not in table.columns]
-        if unknown:
-            known = f"there are: {', '.join(table.columns)}"
-            raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
-        make = partial(made, asked.strategy, table, asked.trials, objectives)
-        whole_epochs = {"epochs": table.epochs[-1]} if parsed(asked.strategy)[0] in FIDELITIES else None
-        warm = _warmed(asked.strategy, asked.trials, table.space, make, taught, whole_epochs, table.features)
-        return table.space, LookedUp(asked.benchmark, objectives), objectives, warm
-    name, options = parsed(asked.strategy)
-    if asked.scratch is not None and name not in STRATEGIES and name not in oneshot.METHODS:
-        remedy = f"there are: {', '.join((*STRATEGIES, *oneshot.METHODS))}"
-        raise BadInput("a strategy is one that is known", repr(name), "--strategy", remedy)
-    one_shot = name if oneshot.method_of(name, options) else None
-    if one_shot:
-        oneshot.check(name, asked.scratch)
-        name, options = "evolution", {}
+        return _of_a_table(asked, asked.benchmark, taught)
     if asked.scratch is not None:
-        judge = judging.check(asked.evaluator, asked.scratch, one_shot)
-        check(asked.scratch.request)
-        check_perplexity(asked.scratch.request)
-        space, objectives = grounded(asked.scratch)[1].space, asked.objectives or (judge.objective,)
-        timed = any(target.metric == "latency" for target in parse_targets(asked.scratch.targets))
-        values = (*judge.values, *(["latency_ms"] if timed else []))
-        if unknown := [each for each in objectives if each not in values]:
-            known = f"there are: {', '.join(values)}"
-            raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
-        make = partial(strategy, name, objectives, budget=asked.trials, **options)
-        warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
-        return space, Making(asked.scratch, Recipe(steps=1), judge), objectives, warm
+        return _of_networks(asked, asked.scratch, taught)
     try:
         space = Space.from_json(read_json(Path(str(asked.space))))
     except BadInput as error:
         raise error.within(str(asked.space)) from error
     evaluator = Named(str(asked.evaluator), asked.folder or str(Path.cwd()))
     evaluator.check()
+    name, options = parsed(asked.strategy)
+    if oneshot.method_of(name, options):
+        oneshot.check(name, None)
     make = partial(strategy, name, asked.objectives, budget=asked.trials, **options)
     warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
-    return space, evaluator, asked.objectives, warm
+    return Prepared(space, evaluator, asked.objectives, warm)
+
+
+def _of_a_table(asked: Asked, benchmark: str, taught: past.Past) -> Prepared:
+    """Networks that others have trained."""
+    table = Benchmark(benchmark).table()
+    objectives = asked.objectives or (table.objective,)
+    unknown = [name for name in objectives if name not in table.columns]
+    if unknown:
+        known = f"there are: {', '.join(table.columns)}"
+        raise BadInput("an objective is a column of the table", unknown[0], table.name, known)
+    make = partial(made, asked.strategy, table, asked.trials, objectives)
+    whole_epochs = {"epochs": table.epochs[-1]} if parsed(asked.strategy)[0] in FIDELITIES else None
+    warm = _warmed(asked.strategy, asked.trials, table.space, make, taught, whole_epochs, table.features)
+    return Prepared(table.space, LookedUp(benchmark, objectives), objectives, warm)
+
+
+def _of_networks(asked: Asked, wanted: Scratch, taught: past.Past) -> Prepared:
+    """Networks for data, that are made here; how long each is trained is not known yet."""
+    name, options = parsed(asked.strategy)
+    if name not in STRATEGIES and name not in oneshot.METHODS:
+        remedy = f"there are: {', '.join((*STRATEGIES, *oneshot.METHODS))}"
+        raise BadInput("a strategy is one that is known", repr(name), "--strategy", remedy)
+    one_shot = name if oneshot.method_of(name, options) else None
+    if one_shot:
+        oneshot.check(name, wanted)
+        name, options = "evolution", {}
+    judge = judging.check(asked.evaluator, wanted, one_shot)
+    check(wanted.request)
+    check_perplexity(wanted.request)
+    space, objectives = grounded(wanted)[1].space, asked.objectives or (judge.objective,)
+    timed = any(target.metric == "latency" for target in parse_targets(wanted.targets))
+    values = (*judge.values, *(["latency_ms"] if timed else []))
+    if unknown := [each for each in objectives if each not in values]:
+        known = f"there are: {', '.join(values)}"
+        raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
+    make = partial(strategy, name, objectives, budget=asked.trials, **options)
+    warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
+    return Prepared(space, Making(wanted, Recipe(steps=1), judge), objectives, warm)
 
 
 def _highest(name: str, options: Mapping[str, Any]) -> dict[str, float] | None:
