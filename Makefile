@@ -8,6 +8,8 @@ BENCHMARKS := training_free overhead latency_model budget ablation minilm_sst2
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Tests start a hundred processes: where Python is told not to keep what it has compiled, each compiles all it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check bench clean browser postgresql
 
