@@ -141,7 +141,7 @@ def reviews(file: Path) -> Path:
 
 SMALL: dict[str, Callable[[Path], list[str]]] = {
     "chinese_reviews": lambda folder: ["--data", str(reviews(folder / "reviews.tsv")), "--trials", "2"],
-    "cifar10": lambda folder: ["--data", str(pictures(folder / "c.npz", 3)), "--space", "chain"],
+    "cifar10": lambda folder: ["--data", str(pictures(folder / "c.npz", 3)), "--space", "chain", "--trials", "2"],
     "mnist": lambda folder: ["--data", str(pictures(folder / "d.npz", 1)), "--trials", "2", "--minutes", "0.1"],
     "series_forecast": lambda folder: [],
 }
