@@ -77,7 +77,7 @@ def test_with_more_a_second_network_is_chosen_by_what_the_first_lost(
 ) -> None:
     monkeypatch.setattr("archsmith.jobs.training.WORTH_TWO", 0.0)
     with contextlib.suppress(BudgetNotReachable):
-        run(kind_bert, texts, tmp_path / "run", minutes=1.0)
+        run(kind_bert, texts, tmp_path / "run", minutes=1.5)
     begun = json.loads((tmp_path / "run" / "stages" / "next.json").read_text())["result"]
     trained = tmp_path / "run" / "stages" / "train-again.json"
     assert begun is None or trained.exists()
