@@ -23,7 +23,7 @@ from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of
 from archsmith.jobs.bench import parsed
 from archsmith.jobs.ground import TASKS, Scratch
-from archsmith.jobs.oneshot import Learnt, Training, different, method_of
+from archsmith.jobs.oneshot import Learnt, Lesson, different, method_of
 from archsmith.jobs.pacing import recipe_of
 from archsmith.space import Architecture
 from archsmith.train.recipe import Recipe
@@ -77,11 +77,11 @@ def learn(word: str, ground: Ground, minutes: float, seed: int) -> tuple[Learnt,
     took = []
     for steps in (PACING, 3 * PACING):
         began = time.perf_counter()
-        method(Training(make, replace(recipe, steps=steps)))
+        method(Lesson(make, replace(recipe, steps=steps)))
         took.append(time.perf_counter() - began)
     step = max(1e-3, (took[1] - took[0]) / (2 * PACING))
     settled: Recipe = replace(recipe, steps=round(60 * minutes / step))
-    return method(Training(make, settled)), settled.steps
+    return method(Lesson(make, settled)), settled.steps
 
 
 def shared_of(ground: Ground, seed: int, depth: float, kind: type[Shared] = Shared) -> Shared:

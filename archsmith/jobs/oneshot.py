@@ -50,7 +50,7 @@ class SharedOf(Protocol):
 
 
 @dataclass(frozen=True)
-class Training:
+class Lesson:
     """What a method trains: new weights of a kind, by a recipe, in a file that a killed training goes on from."""
 
     shared_of: SharedOf
@@ -79,49 +79,49 @@ class Learnt:
 class Method(Protocol):
     """How shared weights are trained; any further argument is an option of the strategy."""
 
-    def __call__(self, training: Training, /) -> Learnt: ...
+    def __call__(self, lesson: Lesson, /) -> Learnt: ...
 
 
-def single_paths(training: Training, paths: int = 1, heaviest_of: int = 1) -> Learnt:
+def single_paths(lesson: Lesson, paths: int = 1, heaviest_of: int = 1) -> Learnt:
     """SPOS, and with several paths a step the sandwich rule."""
-    shared = training.shared_of(1.0)
-    fitted = train_shared(shared, training.recipe, paths=paths, heaviest_of=heaviest_of, **training.kept)
+    shared = lesson.shared_of(1.0)
+    fitted = train_shared(shared, lesson.recipe, paths=paths, heaviest_of=heaviest_of, **lesson.kept)
     return Learnt(shared, fitted, iter(()))
 
 
-def darts(training: Training, second_order: bool = False) -> Learnt:
+def darts(lesson: Lesson, second_order: bool = False) -> Learnt:
     """DARTS."""
-    mixture = Mixture(shared := training.shared_of(1.0))
-    mixed = train_mixture(mixture, training.recipe, second_order=second_order, **training.kept)
+    mixture = Mixture(shared := lesson.shared_of(1.0))
+    mixed = train_mixture(mixture, lesson.recipe, second_order=second_order, **lesson.kept)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def gdas(training: Training) -> Learnt:
+def gdas(lesson: Lesson) -> Learnt:
     """GDAS."""
-    mixture = Mixture(shared := training.shared_of(1.0))
-    mixed = train_mixture(mixture, training.recipe, method="gdas", **training.kept)
+    mixture = Mixture(shared := lesson.shared_of(1.0))
+    mixed = train_mixture(mixture, lesson.recipe, method="gdas", **lesson.kept)
     return Learnt(shared, mixed.fitted, settled(mixture), mixed.ended)
 
 
-def p_darts(training: Training) -> Learnt:
+def p_darts(lesson: Lesson) -> Learnt:
     """P-DARTS."""
-    mixture, mixed = train_progressively(training.shared_of, training.recipe, **training.kept)
+    mixture, mixed = train_progressively(lesson.shared_of, lesson.recipe, **lesson.kept)
     return Learnt(mixture.shared, mixed.fitted, settled(mixture), mixed.ended, closed=True)
 
 
-def enas(training: Training) -> Learnt:
+def enas(lesson: Lesson) -> Learnt:
     """ENAS."""
-    shared = training.shared_of(1.0)
-    controller = Policy(shared.blueprint.space, "reinforce", "recurrent", training.recipe.steps)
-    fitted, draws = train_controlled(shared, controller, training.recipe, **training.kept)
+    shared = lesson.shared_of(1.0)
+    controller = Policy(shared.blueprint.space, "reinforce", "recurrent", lesson.recipe.steps)
+    fitted, draws = train_controlled(shared, controller, lesson.recipe, **lesson.kept)
     return Learnt(shared, fitted, draws)
 
 
-def ofa(training: Training, paths: int = 4, distil: float = 0.5) -> Learnt:
+def ofa(lesson: Lesson, paths: int = 4, distil: float = 0.5) -> Learnt:
     """Progressive shrinking of elastic weights."""
-    shared = training.shared_of(1.0, Elastic)
+    shared = lesson.shared_of(1.0, Elastic)
     assert isinstance(shared, Elastic)
-    fitted = train_shrinking(shared, training.recipe, paths=paths, distil=distil, **training.kept)
+    fitted = train_shrinking(shared, lesson.recipe, paths=paths, distil=distil, **lesson.kept)
     return Learnt(shared, fitted, iter(()))
 
 
@@ -216,10 +216,10 @@ def _judge(scratch: Scratch, run: str) -> WeightShared:
 
 def seconds_a_step(scratch: Scratch, method: Method, recipe: Recipe) -> float:
     """Of a method, timed over a few."""
-    training = Training(partial(shared_weights, scratch), recipe)
+    lesson = Lesson(partial(shared_weights, scratch), recipe)
 
     def train(steps: int) -> None:
-        method(replace(training, recipe=replace(recipe, steps=steps)))
+        method(replace(lesson, recipe=replace(recipe, steps=steps)))
 
     return from_scratch.seconds_a_step(train, TRIED)
 
@@ -249,7 +249,7 @@ def share(
     def train(folder: Path) -> JSON:
         recipe = recipes(run.path, scratch)[0]
         tell = partial(progress.step, "shared weights", total=recipe.steps)
-        learnt = method(Training(partial(shared_weights, scratch), recipe, run.path / "shared.checkpoint", tell))
+        learnt = method(Lesson(partial(shared_weights, scratch), recipe, run.path / "shared.checkpoint", tell))
         torch.save(learnt.shared.learnt(), folder / "weights.pt")
         first = [each.to_json() for each in different(learnt.first, trials)]
         fitted = learnt.fitted
