@@ -137,8 +137,29 @@ class _JournalLock:
         self._lock.release()
 
 
+def has_study(location: str) -> bool:
+    """Whether a study is there. Who only looks makes nothing: no file, and none of the tables that another process may
+    be making in this moment, which would fail by it."""
+    location = plain(location)
+    if "://" not in location and not Path(location).is_file():
+        return False
+    if location.endswith(".journal"):
+        return True
+    engine = sqlalchemy.create_engine(_url(location), poolclass=sqlalchemy.NullPool)
+    try:
+        with engine.connect() as connection:
+            named = sqlalchemy.text("SELECT 1 FROM studies WHERE study_name = 'search'")
+            made = sqlalchemy.inspect(connection).has_table("studies")
+            return made and connection.execute(named).first() is not None
+    finally:
+        engine.dispose()
+
+
+def _url(location: str) -> str:
+    return location if "://" in location else f"sqlite:///{Path(location).absolute()}"
+
+
 def _database(location: str) -> RDBStorage:
-    url = location
     options: dict[str, Any] = {"pool_pre_ping": True}
     if "://" not in location:
         Path(location).parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +167,9 @@ def _database(location: str) -> RDBStorage:
         with suppress(sqlite3.OperationalError):  # a file that may only be read
             connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers do not block the writer
         connection.close()
-        url, options = f"sqlite:///{Path(location).absolute()}", {"connect_args": {"timeout": 60}}
-    return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+        options = {"connect_args": {"timeout": 60}}
+    beats = {"heartbeat_interval": HEARTBEAT_SECONDS, "grace_period": GRACE_SECONDS}
+    return RDBStorage(_url(location), engine_kwargs=options, **beats)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from optuna.trial import TrialState, create_trial
 
 from archsmith.errors import BadInput
 from archsmith.space import JSON, Architecture, Space
-from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, plain_errors, quiet, shown, turn
+from archsmith.study.storage import HEARTBEAT_SECONDS, Storage, has_study, plain_errors, quiet, shown, turn
 from archsmith.trial import Proposal, Status, Trial
 
 SCHEMA = 1
@@ -88,9 +88,9 @@ class Store:
     @classmethod
     def read(cls, location: str | Path) -> Store:
         """The study at a location, whatever it searches. Raises `BadInput` where there is none."""
-        if "://" not in str(location) and not Path(location).is_file():
-            raise BadInput("a study must exist to be read", "nothing", str(location))
         with plain_errors(str(location)), quiet():
+            if not has_study(str(location)):
+                raise BadInput("a study must exist to be read", "nothing", shown(str(location)))
             storage = Storage(str(location))
             study = optuna.load_study(study_name="search", storage=storage.inner)
             about = study.user_attrs.get("archsmith")

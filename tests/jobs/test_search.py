@@ -121,29 +121,23 @@ def test_an_evaluator_of_the_user_within_limits(own: Path) -> None:
 
 
 def test_a_killed_search_is_joined_by_two(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLEEP", "0.1")
-    command = [
-        sys.executable,
-        "-m",
-        "archsmith",
-        "search",
-        "--space",
-        "space.json",
-        "--evaluator",
-        "my_evaluator:evaluate",
-    ]
+    monkeypatch.setenv("SLEEP", "0.5")
+    command = [sys.executable, "-m", "archsmith", "search", "--space", "space.json"]
+    command += ["--evaluator", "my_evaluator:evaluate"]
     command += ["--objective", "loss", "--strategy", "random", "--trials", "24", "--allow-code", "--out", "run"]
     command += ["--trial-minutes", "0.02", "-q"]
     begun = subprocess.Popen(command, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
-    while time.monotonic() < until:
-        if (own / "run" / "study.db").exists() and begun.poll() is None:
+    while time.monotonic() < until and begun.poll() is None:
+        if (own / "run" / "study.db").exists():
             with suppress(BadInput), closing(Store.read("run/study.db")) as store:
                 if len(store.history()) >= 3:
                     break
         time.sleep(0.1)
+    assert begun.poll() is None, f"it ended by itself: {begun.stderr and begun.stderr.read()!r}"
     os.kill(begun.pid, signal.SIGKILL)
     begun.wait()
+    monkeypatch.setenv("SLEEP", "0.1")
     joined = [
         subprocess.Popen(
             [sys.executable, "-m", "archsmith", "resume", "run", "--allow-code", "-q"], stdout=subprocess.DEVNULL

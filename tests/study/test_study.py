@@ -294,7 +294,16 @@ def test_a_store_that_cannot_be_used_says_why_on_one_line(tmp_path: Path, name: 
 def test_there_must_be_a_study_to_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="must exist to be read"):
         Store.read(tmp_path / "nothing.db")
+    with pytest.raises(BadInput, match="must exist to be read"):
+        Store.read(f"sqlite:///{tmp_path / 'nothing.db'}")
     assert not list(tmp_path.iterdir())
+
+
+def test_who_looks_makes_no_tables_that_another_process_is_making(tmp_path: Path) -> None:
+    (tmp_path / "begun.db").touch()
+    with pytest.raises(BadInput, match="must exist to be read"):
+        Store.read(tmp_path / "begun.db")
+    assert (tmp_path / "begun.db").stat().st_size == 0
 
 
 def test_a_strategy_that_gives_too_much_is_refused(tmp_path: Path) -> None:
