@@ -6,6 +6,7 @@ from pathlib import Path
 
 from archsmith.errors import BadInput
 from archsmith.jobs.asked import read_asked, store_of
+from archsmith.study.storage import has_study, plain_errors, shown, url_of
 
 
 def dashboard(path: str | Path, port: int = 8080) -> None:
@@ -25,8 +26,7 @@ def dashboard(path: str | Path, port: int = 8080) -> None:
 def study_of(path: str | Path) -> str:
     """Where the study of a run is, as Optuna writes it: a URL, or the path of a journal."""
     store = store_of(path, read_asked(path))
-    if "://" in store:
-        return store
-    if not Path(store).is_file():
-        raise BadInput("a run has a study once its search has begun", "none", store, "check the folder")
-    return store if store.endswith(".journal") else f"sqlite:///{Path(store).absolute()}"
+    with plain_errors(store):
+        if not has_study(store):
+            raise BadInput("a run has a study once its search has begun", "none", shown(store), "check the folder")
+    return store if store.endswith(".journal") else url_of(store)

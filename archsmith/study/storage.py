@@ -145,7 +145,7 @@ def has_study(location: str) -> bool:
         return False
     if location.endswith(".journal"):
         return True
-    engine = sqlalchemy.create_engine(_url(location), poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(url_of(location), poolclass=sqlalchemy.NullPool)
     try:
         with engine.connect() as connection:
             named = sqlalchemy.text("SELECT 1 FROM studies WHERE study_name = 'search'")
@@ -155,7 +155,8 @@ def has_study(location: str) -> bool:
         engine.dispose()
 
 
-def _url(location: str) -> str:
+def url_of(location: str) -> str:
+    """What SQLAlchemy calls a location that is no journal."""
     return location if "://" in location else f"sqlite:///{Path(location).absolute()}"
 
 
@@ -169,7 +170,7 @@ def _database(location: str) -> RDBStorage:
         connection.close()
         options = {"connect_args": {"timeout": 60}}
     beats = {"heartbeat_interval": HEARTBEAT_SECONDS, "grace_period": GRACE_SECONDS}
-    return RDBStorage(_url(location), engine_kwargs=options, **beats)
+    return RDBStorage(url_of(location), engine_kwargs=options, **beats)
 
 
 @contextmanager

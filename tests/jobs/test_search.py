@@ -348,6 +348,10 @@ def test_the_dashboard_opens_a_run(table: Path, tmp_path: Path) -> None:
     assert study_of(tmp_path / "run") == f"sqlite:///{tmp_path / 'run' / 'study.db'}"
     with pytest.raises(BadInput, match="once its search has begun"):
         study_of(tmp_path / "nowhere")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "study.db").touch()  # its tables are being made
+    with pytest.raises(BadInput, match="once its search has begun"):
+        study_of(tmp_path / "begun")
     command = [sys.executable, "-m", "archsmith", "dashboard", str(tmp_path / "run"), "--port", "18573"]
     serving = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
