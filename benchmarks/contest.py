@@ -18,7 +18,7 @@ from record import Record, machine
 
 from archsmith.build import Declared
 from archsmith.jobs.asked import Asked
-from archsmith.jobs.baseline import baseline
+from archsmith.jobs.baseline import baseline, steps_in
 from archsmith.jobs.ground import Scratch, grounded
 from archsmith.jobs.scratch import exported_ms, inputs_of
 from archsmith.jobs.search import follow, search
@@ -43,6 +43,7 @@ class Held:
     reached: Rows = field(default_factory=dict)
     stages: Mapping[str, JSON] = field(default_factory=dict)  # of the search, as they were told
     rates: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # of a network -> learning rate -> it
+    steps: dict[str, int] = field(default_factory=dict)  # of a network at each rate, by its pace where the search was
     machines: dict[str, JSON] = field(default_factory=dict)
 
     @classmethod
@@ -78,7 +79,8 @@ class Contest:
     def held(self, work: Path, kept: Path) -> Rows:
         """What each reached. `kept` holds it, each as soon as it is there and with the machine that it was reached on,
         and what networks are trained on beside a search: where the rest of it, in `work`, is lost, or on another
-        machine, what was stopped goes on with the next of them."""
+        machine, what was stopped goes on with the next of them. Their steps are settled where the search was, at once:
+        another machine may be quicker."""
         seed = self.scratch.seed
         file, out = kept / f"seed{seed}.json", work / f"run{seed}"
         held = Held.read(file, self.told())
@@ -99,6 +101,10 @@ class Contest:
             self.revive(out, held.stages)
         networks = self.networks(found["found"]["macs"])
         for name, network in networks.items():
+            if self.asked.minutes and name not in found and name not in held.steps:
+                held.steps[name] = steps_in(out, network, self.asked.minutes / len(RATES))
+                held.write(f"{name}'s steps", {"steps": held.steps[name]})
+        for name, network in networks.items():
             if name not in found:
                 held.keep(name, **self.trained(held, name, network, work))
         for name, reach in self.more.items():
@@ -110,11 +116,11 @@ class Contest:
     def trained(self, held: Held, name: str, network: JSON, work: Path) -> dict[str, float]:
         """What a network reaches: at each rate it is trained for a share of the minutes, and that which is best on
         validation counts. What the others reach on the holdout is kept, not asked."""
-        rates, seed, minutes = held.rates.setdefault(name, {}), self.scratch.seed, self.asked.minutes
+        rates, seed, steps = held.rates.setdefault(name, {}), self.scratch.seed, held.steps.get(name)
         for rate in RATES:
             if (word := f"{rate:g}") not in rates:
-                share, out = minutes and minutes / len(RATES), work / f"{name}{seed}" / word
-                one = baseline(work / f"run{seed}", network, learning_rates=(rate,), minutes=share, out=out)
+                out = work / f"{name}{seed}" / word
+                one = baseline(work / f"run{seed}", network, learning_rates=(rate,), steps=steps, out=out)
                 rates[word] = asdict(one)
                 held.write(f"{name} at {word}", rates[word])
         best = max(rates.values(), key=lambda each: each["validation"])

@@ -20,7 +20,7 @@ from archsmith.evaluate.from_scratch import FromScratch, quicker
 from archsmith.evaluate.paper import paper_costs
 from archsmith.evaluate.trained import validation_loss
 from archsmith.jobs.asked import read_asked
-from archsmith.jobs.ground import TASKS, grounded
+from archsmith.jobs.ground import TASKS, Scratch, grounded
 from archsmith.jobs.pacing import in_full, recipes
 from archsmith.jobs.scratch import CHECKS, check_inputs, exported_ms
 from archsmith.report.result import read_result
@@ -49,37 +49,35 @@ def baseline(
     *,
     learning_rates: Sequence[float] = (2e-3,),
     minutes: float | None = None,
+    steps: int | None = None,
     out: str | Path | None = None,
 ) -> Baseline:
     """Train a declared network (docs/build.md) as a run's winner was, and judge it once on the holdout. What else than
     the batch a space chose of the winner's recipe is the winner's alone.
 
     `network` has no choices; `$classes`, `$outputs` and `$vocabulary` are the task's. Of several learning rates the one
-    that is best on validation counts. Steps are the winner's for each, or what all of them together do in `minutes`.
-    `out`: a folder that keeps what was trained, so that the same call goes on where a killed one was.
+    that is best on validation counts. Steps are the winner's for each, or `steps`, or what all of them together do in
+    `minutes`. `out`: a folder that keeps what was trained, so that the same call goes on where a killed one was.
 
     Raises `BadInput` for a run that is no search from nothing, for a network that does not fit its task, and for a
     folder of another baseline.
     """
     if not learning_rates:
         raise BadInput("a baseline is trained at a learning rate", "none", "learning_rates", "give one or more")
-    asked = read_asked(run)
-    if asked is None or asked.scratch is None:
-        raise BadInput("a baseline is trained on what a search from nothing was asked", "none", str(run))
-    scratch, blueprint = asked.scratch, Declared({}, network)
-    check_inputs(Path(run), scratch)
-    ground, _ = grounded(scratch)
-    plan, usual = ground.plan(blueprint, {}), recipes(Path(run), scratch)[1]
-    timed = FromScratch(ground, blueprint, usual, scratch.seed)
+    if minutes is not None and steps is not None:
+        raise BadInput("a baseline has minutes or steps", f"minutes {minutes}, steps {steps}", "steps", "give one")
+    scratch, maker, plan = _beside(run, network)
+    ground, usual = maker.ground, maker.recipe
 
     def settle(folder: Path) -> JSON:
         if minutes is None:
-            autocast = usual.autocast and quicker(lambda bf16: [timed.step_seconds(plan, bf16)])[0]
-            return {"steps": usual.steps, "autocast": autocast}
-        autocast, (step,) = quicker(lambda bf16: [timed.step_seconds(plan, bf16)])
-        return {"steps": max(10, round(minutes * 60 / len(learning_rates) / step)), "autocast": autocast}
+            autocast = usual.autocast and quicker(lambda bf16: [maker.step_seconds(plan, bf16)])[0]
+            return {"steps": steps or usual.steps, "autocast": autocast}
+        autocast, step = _pace(maker, plan)
+        return {"steps": _within(minutes / len(learning_rates), step), "autocast": autocast}
 
-    told = {"network": network, "learning_rates": list(learning_rates), "minutes": minutes, "recipe": asdict(usual)}
+    told = {"network": network, "learning_rates": list(learning_rates), "minutes": minutes, "steps": steps}
+    told["recipe"] = asdict(usual)
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory()))
         kept = stack.enter_context(_kept(folder, {"baseline": {"run": str(Path(run).absolute()), **told}}))
@@ -87,8 +85,8 @@ def baseline(
         recipe = in_full(ground, length["steps"], length["autocast"], usual.batch)
         tried = []
         for number, rate in enumerate(learning_rates):
-            maker = replace(timed, recipe=replace(recipe, learning_rate=rate))
-            tried.append({**kept.stage(f"rate{number}", partial(_train, maker, plan, kept.path)), "number": number})
+            one = replace(maker, recipe=replace(recipe, learning_rate=rate))
+            tried.append({**kept.stage(f"rate{number}", partial(_train, one, plan, kept.path)), "number": number})
             for left in kept.path.glob(f"rate{number}.*"):
                 left.unlink()
         able = [each for each in tried if "loss_points" in each]
@@ -111,6 +109,36 @@ def baseline(
         steps=best["steps"],
         seconds=seconds,
     )
+
+
+def steps_in(run: str | Path, network: JSON, minutes: float) -> int:
+    """Steps of a training of a declared network beside a run's winner that this machine does in so many minutes: those
+    of a `baseline` that may be trained on another. Raises as that does."""
+    _, maker, plan = _beside(run, network)
+    return _within(minutes, _pace(maker, plan)[1])
+
+
+def _beside(run: str | Path, network: JSON) -> tuple[Scratch, FromScratch, Plan]:
+    """What a run was asked, and a network of one's own with what trains it as the winner was."""
+    asked = read_asked(run)
+    if asked is None or asked.scratch is None:
+        raise BadInput("a baseline is trained on what a search from nothing was asked", "none", str(run))
+    scratch, blueprint = asked.scratch, Declared({}, network)
+    check_inputs(Path(run), scratch)
+    ground, _ = grounded(scratch)
+    usual = recipes(Path(run), scratch)[1]
+    return scratch, FromScratch(ground, blueprint, usual, scratch.seed), ground.plan(blueprint, {})
+
+
+def _pace(maker: FromScratch, plan: Plan) -> tuple[bool, float]:
+    """Whether its steps are in bf16, and the seconds of one."""
+    autocast, (step,) = quicker(lambda bf16: [maker.step_seconds(plan, bf16)])
+    return autocast, step
+
+
+def _within(minutes: float, step: float) -> int:
+    """Steps of so many seconds."""
+    return max(10, round(minutes * 60 / step))
 
 
 def _train(maker: FromScratch, plan: Plan, kept: Path, folder: Path) -> JSON:

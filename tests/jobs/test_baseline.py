@@ -19,7 +19,7 @@ from archsmith.build.plan import Part as Plan
 from archsmith.errors import ArchsmithError, BadInput
 from archsmith.evaluate.from_scratch import FromScratch
 from archsmith.jobs.asked import Asked
-from archsmith.jobs.baseline import baseline
+from archsmith.jobs.baseline import baseline, steps_in
 from archsmith.jobs.ground import Scratch
 from archsmith.jobs.search import search
 from archsmith.train import Fitted
@@ -56,6 +56,14 @@ def test_minutes_are_shared_by_the_learning_rates(run: Path) -> None:
     network = ["flatten", {"linear": {"out": "$outputs"}}]
     short, long = (baseline(run, network, learning_rates=(1e-3, 1e-2), minutes=m) for m in (0.004, 0.02))
     assert long.steps > 2 * short.steps and long.seconds < 60 * 0.02 * 5
+    assert steps_in(run, network, 0.02) > 2 * steps_in(run, network, 0.004)
+
+
+def test_steps_that_were_settled_elsewhere_are_taken(run: Path) -> None:
+    network = ["flatten", {"linear": {"out": "$outputs"}}]
+    assert baseline(run, network, steps=17).steps == 17
+    with pytest.raises(BadInput, match="a baseline has minutes or steps"):
+        baseline(run, network, minutes=1, steps=17)
 
 
 def test_a_baseline_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
