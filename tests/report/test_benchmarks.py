@@ -89,7 +89,7 @@ def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
     stages = {"inputs": {"/gone/rows.csv": digest(data)}, "pace": {"winner_steps": 9}, "chosen": {"width": 8}}
 
     def held(file: Path, trained: list[str], kill: str = "") -> contest.Rows:
-        def train(run: Path, network: str, learning_rates: tuple[float], minutes: float, out: Path) -> Baseline:
+        def train(run: Path, network: str, learning_rates: tuple[float], steps: int, out: Path) -> Baseline:
             assert json.loads((run / "stages" / "pace.json").read_text())["result"] == stages["pace"]
             assert str(file) in json.loads((run / "stages" / "inputs.json").read_text())["result"]
             asked_of = read_asked(run)
@@ -98,11 +98,16 @@ def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
             trained.append(f"{network} {rate:g}")
             if trained[-1] == kill:
                 raise KeyboardInterrupt
-            assert minutes == 30.0
+            assert steps == settled[network[0].upper()]
             reached = {1e-3: (70.0, 71.0), 2e-3: (69.0, 72.0), 4e-3: (73.0, 70.0)}[rate]
             return Baseline(*reached, 5, 100, 2.0, rate, 9, 60.0)
 
+        def pace(run: Path, network: str, minutes: float) -> int:
+            assert minutes == 30.0 and network[0].upper() not in settled  # where the search was, and once
+            return settled.setdefault(network[0].upper(), 100 + len(settled))
+
         monkeypatch.setattr(contest, "baseline", train)
+        monkeypatch.setattr(contest, "steps_in", pace)
         scratch = Scratch("image-classification", str(file), "chain")
         asked = Asked(scratch=scratch, minutes=90.0)
         one = contest.Contest(scratch, asked, lambda macs: {"A": f"a{macs:g}", "B": f"b{macs:g}"})
@@ -112,7 +117,7 @@ def test_a_contest_goes_on_where_the_folder_of_its_search_is_lost(
             first.keep("found", quality=80.0, ms=9.0, seconds=50.0, macs=101.0)
         return one.held(file.parent / "work", tmp_path)
 
-    trained: list[str] = []
+    trained, settled = list[str](), dict[str, int]()
     with pytest.raises(KeyboardInterrupt):
         held(data, trained, kill="a101 0.004")
     shutil.rmtree(data.parent / "work")
