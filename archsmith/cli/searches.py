@@ -76,8 +76,8 @@ def search(
         from archsmith.jobs.search import search as job
 
         scratch = None
-        of_a_task = (task, data, validation, holdout, text, label, metric, target, runtime != "all")
-        if any(of_a_task):
+        of_a_task = (task, data, validation, holdout, text, label, metric, target, segmented)
+        if any(of_a_task) or runtime != "all" or processes > 1 or (history, horizon) != (None, None):
             scratch = Scratch(
                 task=task or "",
                 data=data or "",

@@ -29,6 +29,7 @@ from archsmith.train.parallel import Share, agreed_on
 from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
 
+RESOURCES = ("epochs", "share", "resolution")  # of a training that a fidelity asks for less of
 DRAWN = 100  # architectures, of which one must be able to run
 TIMED_STEPS, TIMED_SECONDS = (4, 16, 64), 1.0  # so many steps are timed, until they take so long
 SHORTEST_STEP = 1e-4  # seconds
@@ -240,6 +241,14 @@ def check_recipe(blueprint: Blueprint, ground: Ground) -> None:
                     else f"a {kind.__name__} from {least:g} to {most:g}"
                 )
                 raise BadInput(f"{name} is {law}", repr(value), "recipe", "change the space")
+
+
+def check_resource(ground: Ground, resource: object) -> None:
+    """Raise `BadInput` for a resource of fidelities that networks of the task are not trained with less of."""
+    known = [each for each in RESOURCES if each != "resolution" or len(ground.signal.shape) == 3]
+    if resource not in known:
+        law, remedy = "the resource of a fidelity is one that training has", f"there are: {', '.join(known)}"
+        raise BadInput(law, repr(resource), "--strategy", remedy)
 
 
 class Shrinking(nn.Module):

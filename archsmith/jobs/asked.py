@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from archsmith.errors import BadInput
 from archsmith.jobs import judging, oneshot
 from archsmith.jobs.bench import FIDELITIES, parsed
 from archsmith.jobs.ground import Scratch
+from archsmith.jobs.scratch import inputs_of
+from archsmith.jobs.stages import digest
 from archsmith.model.pretrained import read_json
+from archsmith.space import JSON
 from archsmith.study.mlflow_tracker import MLflow
 from archsmith.study.storage import plain
 from archsmith.study.tensorboard_tracker import TensorBoard
@@ -74,6 +79,20 @@ class Asked:
             folder=self.folder or str(Path.cwd()),
         )
 
+    def evaluates(self) -> str:
+        """What tells what its trials measure from what those of other searches do, wherever its files lie."""
+        told: JSON = self.evaluator
+        if self.benchmark is not None:
+            name, _, file = self.benchmark.partition("=")
+            told = [name, digest(Path(file)) if file else ""]
+        if (scratch := self.scratch) is not None:
+            name, options = parsed(self.strategy)
+            weights = [name, options] if name in oneshot.METHODS else self.evaluator
+            space = Path(scratch.space).name
+            plain = replace(scratch, data="", validation=None, holdout=None, space=space, processes=1)
+            told = [weights, sorted(inputs_of(scratch).values()), asdict(plain)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Asked:
         """Raises `BadInput` for what is no request of this version."""
@@ -104,6 +123,8 @@ class Asked:
         if self.executor not in EXECUTORS:
             law = "an executor is one that is known"
             raise BadInput(law, repr(self.executor), "--executor", f"there are: {', '.join(EXECUTORS)}")
+        if self.address is not None and self.executor != "ray":
+            raise BadInput("an address is of a Ray cluster", self.address, "--address", "give --executor ray")
         name, options = parsed(self.strategy)
         untrained = self.scratch is not None and judging.judge_of(self.evaluator).scores
         if untrained and name in FIDELITIES and options.get("resource", "epochs") != "resolution":

@@ -66,6 +66,9 @@ def baseline(
         raise BadInput("a baseline is trained at a learning rate", "none", "learning_rates", "give one or more")
     if minutes is not None and steps is not None:
         raise BadInput("a baseline has minutes or steps", f"minutes {minutes}, steps {steps}", "steps", "give one")
+    for name, length in (("minutes", minutes), ("steps", steps)):
+        if length is not None and not length > 0:
+            raise BadInput(f"{name} of a baseline are above 0", f"{length}", name, "give more, or leave it out")
     scratch, maker, plan = _beside(run, network)
     ground, usual = maker.ground, maker.recipe
 

@@ -30,7 +30,13 @@ TIMED = 128  # tokens of the call that is timed, where networks read as many
 SAMPLED = 1000  # pictures, whose median sides are those of all; one with colours makes all of them coloured
 PICTURES = 256  # that means and deviations are taken of
 TARGETS = {"language-modelling": ("perplexity<=1.02x",)}  # of what ships beside the winner, where none is given
-WINDOWED = {"history": ("series-forecasting", "language-modelling"), "horizon": ("series-forecasting",)}
+OPTIONS = {  # tasks that read them
+    "history": ("series-forecasting", "language-modelling"),
+    "horizon": ("series-forecasting",),
+    "text": ("text-classification", "language-modelling"),
+    "label": ("image-classification", "text-classification", "series-forecasting"),
+    "segmented": ("text-classification",),
+}
 DROP = ("drop<=1.0",)  # the same of any other task
 
 
@@ -101,8 +107,8 @@ def grounded(scratch: Scratch) -> tuple[Ground, Blueprint]:
     if scratch.task not in TASKS:
         remedy = f"choose one of {', '.join(TASKS)}"
         raise BadInput("a search from nothing is for a task that is known", repr(scratch.task), "--task", remedy)
-    for name, tasks in WINDOWED.items():
-        if getattr(scratch, name) is not None and scratch.task not in tasks:
+    for name, tasks in OPTIONS.items():
+        if getattr(scratch, name) not in (None, False) and scratch.task not in tasks:
             raise BadInput(f"{name} is of {' and '.join(tasks)}", scratch.task, f"--{name}", "leave it out")
     blueprint: Blueprint
     if scratch.space in SPACES:

@@ -15,7 +15,7 @@ from archsmith.space import JSON
 from archsmith.study import Store
 from archsmith.trial import Proposal, Trial
 
-Past = list[tuple[list[Trial], tuple[str, ...]]]  # of each earlier study its complete trials and its objectives
+Past = list[tuple[list[Trial], tuple[str, ...]]]  # of each earlier study, at each fidelity its complete trials
 FILE = "past.json"
 
 
@@ -24,8 +24,11 @@ def read_past(runs: Sequence[str], store_of: Callable[[str], str]) -> Past:
     found: Past = []
     for run in runs:
         with closing(Store.read(store_of(run))) as store:
-            complete = [trial for trial in store.history() if trial.status == "complete"]
-            found.append((complete, store.objectives))
+            alike: dict[tuple[tuple[str, float], ...], list[Trial]] = {}  # a loss after an epoch is none after nine
+            for trial in store.history():
+                if trial.status == "complete":
+                    alike.setdefault(tuple(sorted(trial.proposal.fidelity.items())), []).append(trial)
+            found += [(trials, store.objectives) for trials in alike.values() or [[]]]
     return found
 
 

@@ -25,8 +25,8 @@ def resume(run: str | Path, progress: Progress | None = None, *, allow_code: boo
     progress = progress or Progress()
     if (asked := read_asked(run)) is not None:
         own = asked.evaluator if asked.scratch is None else None  # with a task it is the name of one of ours
-        if (own or asked.allow_code) and not allow_code:
-            raise BadInput(LEAVE, str(own), str(run), TRUST)
+        if own and not allow_code:
+            raise BadInput(LEAVE, own, str(run), TRUST)
         follow_search(Path(run), asked, progress)
         return read_result(run) if asked.scratch else None
     with RunDirectory.open(run) as opened:

@@ -83,10 +83,10 @@ class Making:
 
 
 def check_costs(scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture) -> None:
-    """Raise `ValueError` for a network that a target on its costs rules out."""
+    """Raise `BudgetNotReachable` for a network that a target on its costs rules out."""
     too_much = [f"{target}: {value:,.0f}" for target, value in over(scratch, ground, blueprint, architecture)]
     if too_much:
-        raise ValueError(f"{OVER} {', '.join(too_much)}")
+        raise BudgetNotReachable(f"{OVER} {', '.join(too_much)}")
 
 
 def allowed(scratch: Scratch, architecture: Architecture) -> bool:
@@ -101,14 +101,14 @@ def within_latency(
     scratch: Scratch, ground: Ground, blueprint: Blueprint, architecture: Architecture
 ) -> dict[str, float]:
     """`latency_ms` where a target bounds it: of the untrained network, exported to the runtime asked for (ONNX Runtime
-    where any will do), in fp32, one row. Raises `ValueError` where it is over."""
+    where any will do), in fp32, one row. Raises `BudgetNotReachable` where it is over."""
     target = next((each for each in parse_targets(scratch.targets) if each.metric == "latency"), None)
     if target is None:
         return {}
     wrapped = ground.task.wrap(ground.module(ground.plan(blueprint, architecture), scratch.seed)).eval()
     median = exported_ms(scratch, ground.task, wrapped)
     if not met(target, median):
-        raise ValueError(f"{OVER} {target}: {median:.3g} ms")
+        raise BudgetNotReachable(f"{OVER} {target}: {median:.3g} ms")
     return {"latency_ms": median}
 
 

@@ -13,7 +13,9 @@ Any number of processes and machines may run `resume RUN` at once: each takes a 
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +25,7 @@ from typing import Any
 
 from archsmith.errors import ArchsmithError, BadInput, BudgetNotReachable
 from archsmith.evaluate.benchmark import Benchmark, LookedUp
+from archsmith.evaluate.from_scratch import check_resource
 from archsmith.evaluate.limited import Limited
 from archsmith.evaluate.named import Named
 from archsmith.jobs import judging, oneshot, pacing, past, scratch
@@ -41,11 +44,13 @@ from archsmith.search.candidates import Features
 from archsmith.search.meta import learnt_prior
 from archsmith.space import JSON, Space
 from archsmith.study import Executor, Inline, LocalProcesses, RunDirectory, Store, run
+from archsmith.study.directory import logged
 from archsmith.study.ray_workers import RayWorkers
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Evaluator, Strategy, Trial, pareto, whole
 
 SHOWN = 300  # letters of a reason; the trials have all of it
+NUMBER = re.compile(r"\d+(\.\d+)?")  # in which reasons of one kind differ
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def search(out: str | Path, asked: Asked, progress: Progress | None = None) -> l
     _executor(asked).close()  # a cluster that is not there, and a store of another search, are said before
     RunDirectory.check_new(out)
     if asked.store is not None:
-        Store.open(asked.store, space, objectives, asked.seed).close()
+        Store.open(asked.store, space, objectives, asked.seed, asked.evaluates()).close()
     with RunDirectory.create(out, {"search": asdict(asked)}):
         if taught:
             past.keep(taught, Path(out))
@@ -137,6 +142,7 @@ def _tried(out: Path, asked: Asked, prepared: Prepared, minutes: float | None, p
     """All trials of the study, once those that are left have been made."""
     evaluator = prepared.evaluator
     with ExitStack() as stack:
+        stack.enter_context(logged(out))
         trackers = [stack.enter_context(closing(TRACKERS[name](out / name))) for name in asked.track]
         if asked.trial_minutes is not None or asked.trial_gigabytes is not None:
             evaluator = stack.enter_context(closing(Limited(evaluator, asked.trial_minutes, asked.trial_gigabytes)))
@@ -150,14 +156,16 @@ def _tried(out: Path, asked: Asked, prepared: Prepared, minutes: float | None, p
             prepared.space,
             prepared.strategy,
             evaluator,
-            trials=0 if asked.scratch is not None and scratch.is_chosen(out) else asked.trials,
+            trials=asked.trials,
             store=store_of(out, asked),
+            evaluates=asked.evaluates(),
             seed=asked.seed,
             objectives=prepared.objectives,
             executor=_executor(asked),
             on_trial=tell,
             minutes=minutes,
             patience=asked.patience,
+            stop=partial(scratch.is_chosen, out) if asked.scratch is not None else None,
         )
 
 
@@ -165,8 +173,10 @@ def _nothing(out: Path, wanted: Scratch | None, trials: list[Trial]) -> Archsmit
     """Why no trial ended well."""
     if wanted is not None and (missed := scratch.unreached(wanted, trials)):
         return BudgetNotReachable(f"{missed}. What was tried is in {out}. Search smaller networks, or allow more.")
-    reasons = [trial.error for trial in trials if trial.error]
-    common = max(set(reasons), key=reasons.count)[:SHOWN] if reasons else "none was tried"
+    alike = Counter(NUMBER.sub("0", trial.error) for trial in trials if trial.error)
+    kind = max(alike, key=alike.__getitem__, default="")
+    reasons = [trial.error for trial in trials if trial.error and NUMBER.sub("0", trial.error) == kind]
+    common = reasons[0][:SHOWN] if reasons else "none was tried"
     return ArchsmithError(
         f"no trial ended well; the commonest reason: {common.rstrip('.')}. What was tried is in {out}."
     )
@@ -233,6 +243,8 @@ def _of_networks(asked: Asked, wanted: Scratch, taught: past.Past) -> Prepared:
         oneshot.check(name, wanted)
         name, options = "evolution", {}
     judge = judging.check(asked.evaluator, wanted, one_shot)
+    if name in FIDELITIES:
+        check_resource(grounded(wanted)[0], options.get("resource", "epochs"))
     check(wanted.request)
     check_perplexity(wanted.request)
     space, objectives = grounded(wanted)[1].space, asked.objectives or (judge.objective,)
@@ -248,9 +260,10 @@ def _of_networks(asked: Asked, wanted: Scratch, taught: past.Past) -> Prepared:
 
 def _highest(name: str, options: Mapping[str, Any]) -> dict[str, float] | None:
     """The fidelity of a whole evaluation, of a strategy that has several."""
-    if name not in FIDELITIES or not options.get("levels"):
+    levels = options.get("levels")
+    if name not in FIDELITIES or not isinstance(levels, list) or not levels:
         return None
-    return {options.get("resource", "epochs"): max(options["levels"])}
+    return {options.get("resource", "epochs"): levels[-1]}
 
 
 def _warmed(

@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +38,22 @@ class _Log(logging.FileHandler):
         """Nothing."""
 
 
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """What this process logs meanwhile is in RUN/archsmith.log."""
+    log, handler = logging.getLogger("archsmith"), _Log(path / LOG, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False  # libraries give the root logger handlers of their own; this is said once, in the file
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):  # what a full disk does not take
+            handler.close()
+
+
 class RunDirectory:
     """One run on the disk, held by one process at a time; a context manager that lets go at its end.
 
@@ -49,13 +65,8 @@ class RunDirectory:
         self.plan: JSON = None
         self.log = logging.getLogger("archsmith")
         self._lock = lock
-        self._handler = _Log(path / LOG, encoding="utf-8", delay=True)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self.log.addHandler(self._handler)
-        self.log.propagate = (
-            False  # libraries give the root logger handlers of their own; this is said once, in the file
-        )
-        self.log.setLevel(logging.INFO)
+        self._logged = ExitStack()
+        self._logged.enter_context(logged(path))
 
     @classmethod
     def create(cls, path: str | Path, plan: JSON) -> RunDirectory:
@@ -178,9 +189,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let go of the folder and its log."""
-        self.log.removeHandler(self._handler)
-        with suppress(OSError):  # what a full disk does not take
-            self._handler.close()
+        self._logged.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

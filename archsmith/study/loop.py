@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from archsmith.errors import BadInput
+from archsmith.errors import BadInput, BudgetNotReachable
 from archsmith.space import Space
 from archsmith.study.executor import Executor, Inline, WorkerDied
 from archsmith.study.store import Store
 from archsmith.trial import Evaluator, Proposal, Strategy, Trial, pareto, whole
 
 HOPELESS = 20  # trials that fail from the beginning on before a study stops by itself
+FAR = 100  # the same of trials that are over a bound: others may not be
 LOOK_SECONDS = 2.0  # between looks at what other processes do, where there is nothing to begin
 
 
@@ -45,6 +46,8 @@ def run(
     alone: bool = False,
     minutes: float | None = None,
     patience: int | None = None,
+    stop: Callable[[], bool] | None = None,
+    evaluates: str = "",
 ) -> list[Trial]:
     """Search until the study at `store` has `trials` trials, or the strategy has nothing left; all its trials.
 
@@ -58,15 +61,19 @@ def run(
 
     `alone`: the caller knows that no other process works on the study, so every trial that runs has lost its worker.
     `minutes`: after so many of wall-clock no trial begins here. `patience`: none begins once so many finished trials in
-    a row have brought nothing that others do not beat.
+    a row have brought nothing that others do not beat. `stop`: nothing begins here once it says so. `evaluates`: what
+    tells the evaluator from others; a study that had another's is refused.
 
     The evaluator must be picklable for an executor other than `Inline`.
     """
     executor = executor or Inline()
-    record = Store.open(store, space, objectives, seed)
+    record = Store.open(store, space, objectives, seed, evaluates)
     until = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
     running: dict[Future[Outcome], Trial] = {}
     died: set[int] = set()
+
+    def is_over() -> bool:
+        return time.monotonic() >= until or (stop is not None and stop())
 
     def start(trial: Trial) -> None:
         running[executor.submit(attempt, evaluator, trial.proposal, (seed, trial.number, 1))] = trial
@@ -85,8 +92,8 @@ def run(
         free = executor.workers - len(running)
         with nullcontext() if alone else record.turn():
             history = record.history()
-            found = record.adopt_orphans(history, alone, free) if time.monotonic() < until else []
-            while len(found) < free and time.monotonic() < until:
+            found = [] if is_over() else record.adopt_orphans(history, alone, free)
+            while len(found) < free and not is_over():
                 if is_hopeless(history) or (patience is not None and is_stuck(history, objectives, patience)):
                     break
                 proposal = _ask(space, strategy, history, trials, seed)
@@ -101,7 +108,7 @@ def run(
             for trial in begin() if len(running) < executor.workers else []:
                 start(trial)
             if not running:
-                if alone or time.monotonic() > until or not record.awaited(record.history()):
+                if alone or is_over() or not record.awaited(record.history()):
                     return record.history()
                 time.sleep(LOOK_SECONDS)
                 continue
@@ -144,9 +151,12 @@ def is_stuck(history: Sequence[Trial], objectives: Sequence[str], patience: int)
 
 
 def is_hopeless(history: Sequence[Trial]) -> bool:
-    """Whether the first `HOPELESS` trials and all behind them have failed: more of them would fail as well."""
+    """Whether all trials have failed, and so many that more of them would fail as well."""
     ended = [trial for trial in history if trial.status != "running"]
-    return len(ended) >= HOPELESS and all(trial.status == "failed" for trial in ended)
+    if len(ended) < HOPELESS or any(trial.status != "failed" for trial in ended):
+        return False
+    over = sum(trial.error.startswith(BudgetNotReachable.__name__) for trial in ended)
+    return len(ended) - over >= HOPELESS or len(ended) >= FAR
 
 
 def attempt(evaluator: Evaluator, proposal: Proposal, seed: tuple[int, ...]) -> Outcome:

@@ -183,7 +183,7 @@ def turn(location: str, study_id: int = 0, engine: sqlalchemy.Engine | None = No
     location = plain(location)
     if "://" not in location:
         Path(location).parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{location}.turn", timeout=PATIENCE_SECONDS):
+        with filelock.FileLock(f"{location}.turn"):
             yield
         return
     mine = engine or sqlalchemy.create_engine(location)

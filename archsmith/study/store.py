@@ -59,13 +59,17 @@ class Store:
             threading.Thread(target=self._beat, daemon=True).start()
 
     @classmethod
-    def open(cls, location: str | Path, space: Space, objectives: Sequence[str], seed: int) -> Store:
-        """Create the study, or go on with the one that is there.
+    def open(
+        cls, location: str | Path, space: Space, objectives: Sequence[str], seed: int, evaluates: str = ""
+    ) -> Store:
+        """Create the study, or go on with the one that is there. `evaluates`: what tells its evaluator from others.
 
-        Raises `BadInput` where that one has another space, other objectives or another seed, and for a location that is
-        locked, read-only, of a newer schema or no study at all.
+        Raises `BadInput` where that one has another space, other objectives, another seed or evaluator, and for a
+        location that is locked, read-only, of a newer schema or no study at all.
         """
         about = {"schema": SCHEMA, "space": space.to_json(), "objectives": list(objectives), "seed": seed}
+        if evaluates:
+            about["evaluator"] = evaluates
         if not objectives:
             raise BadInput("a study must have at least one objective", "none")
         # Two processes that begin together must not both make the tables, or one see a study that is not yet described.
@@ -255,9 +259,10 @@ def _check_same(found: JSON, wanted: JSON, location: str) -> None:
     if found["schema"] > SCHEMA:
         law = f"a study must be of schema {SCHEMA} or older"
         raise BadInput(law, str(found["schema"]), shown(location), "use the archsmith that wrote it, or a newer one")
-    for part in ("space", "objectives", "seed"):
-        if found[part] != wanted[part]:
-            values = f"{found[part]}, not {wanted[part]}" if part != "space" else "another space"
+    for part in ("space", "objectives", "seed", "evaluator"):
+        if part in found and part in wanted and found[part] != wanted[part]:
+            plain = part in ("objectives", "seed")
+            values = f"{found[part]}, not {wanted[part]}" if plain else f"another {part}"
             raise BadInput(
                 f"a study must go on with the {part} it began with", values, shown(location), "name another file"
             )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,9 @@ def test_how_networks_are_trained_is_chosen_beside_what_they_are(stripes: Path, 
     assert winner["architecture"]["rate"] == rates[1] and read_result(tmp_path / "run").holdout.best > 90
     code, said = call(*asked(stripes, tmp_path / "no", "--space", tmp_path / "space.json", "--strategy", "spos"))
     assert code == 2 and "by one recipe; found a choice of batch" in said, said
+    words = ("--space", tmp_path / "space.json", "--evaluator", "zero-cost")
+    code, said = call(*asked(stripes, tmp_path / "no", *words))
+    assert code == 2 and "say nothing of how they are trained; found a choice of batch" in said, said
     for wrong, says in (
         ({"epochs": "$rate"}, "found 'epochs'"),
         ({"batch": "$rate"}, "found 1e-07"),
@@ -218,6 +222,13 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--strategy", "darts:second_order=1"), "second_order of darts is true or false; found 1"),
     (("--strategy", "p-dart"), "gdas, p-darts, enas"),
     (("--strategy", "enas", "--past", "runs/a"), "enas begins with what it has settled on itself"),
+    (("--strategy", "asha:levels=[1,3],resource=epoch"), "found 'epoch' at --strategy. There are: epochs, share, reso"),
+    (("--strategy", "asha:levels=3"), "levels of epochs above 0, ascending; found 3 at --strategy. Write them like"),
+    (("--strategy", "bohb"), "levels of epochs above 0, ascending; found none at --strategy. Write them like"),
+    (("--strategy", "asha:levels=[1,3],eta=two"), "found 'two' at --strategy. Take eta=3"),
+    (("--segmented",), "segmented is of text-classification; found image-classification"),
+    (("--text", "body"), "text is of text-classification and language-modelling; found image-classification"),
+    (("--address", "host:1"), "an address is of a Ray cluster; found host:1"),
     (("--strategy", "asha", "--evaluator", "zero-cost"), "scores of untrained networks are the same after any epochs"),
     (("--runtime", "tensorrt"), "a runtime is one that archsmith knows; found 'tensorrt'"),
     (("--target", "perplexity<=10"), "perplexity is that of a language model"),
@@ -300,10 +311,12 @@ def test_a_search_that_was_killed_goes_on_and_others_may_join(stripes: Path, tmp
     words = [str(word) for word in asked(stripes, tmp_path / "run", "--trials", 6)]
     command = [sys.executable, "-m", "archsmith"]
     first = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not (tmp_path / "run" / "study.db").exists():
-        time.sleep(0.1)
-    time.sleep(2)
+    until, done = time.monotonic() + 120, 0
+    while time.monotonic() < until and not done:
+        time.sleep(0.05)
+        with suppress(BadInput), closing(Store.read(tmp_path / "run" / "study.db")) as begun:
+            done = sum(trial.status == "complete" for trial in begun.history())
+    assert 0 < done < 6 and first.poll() is None  # in the midst of its trials
     first.kill()
     first.wait()
     both = [subprocess.Popen([*command, "resume", str(tmp_path / "run")], stdout=subprocess.PIPE) for _ in range(2)]

@@ -22,6 +22,7 @@ from archsmith.cli import app
 from archsmith.errors import BadInput
 from archsmith.jobs.asked import Asked, read_asked
 from archsmith.jobs.dashboard import study_of
+from archsmith.jobs.past import read_past
 from archsmith.jobs.search import follow, search
 from archsmith.space import Choice, Space
 from archsmith.study import Store
@@ -42,6 +43,21 @@ def evaluate(proposal, rng):
 def longer(proposal, rng):
     """Much better with more epochs."""
     return {"loss": (1 + proposal.architecture["a"]) / proposal.fidelity.get("epochs", 9)}
+
+
+def other(proposal, rng):
+    """What is best for the first is worst here, and it is told."""
+    import logging
+
+    logging.getLogger("archsmith").warning("a batch is halved")
+    return {"loss": -float(proposal.architecture["a"])}
+
+
+def numbered(proposal, rng):
+    """Fails for one reason, with numbers of its own each time, but twice for another."""
+    if proposal.architecture["a"] == 0 and proposal.architecture["b"] < 2:
+        raise ValueError("no room")
+    raise ValueError(f"{rng.random()} ms are too many")
 
 
 silent = None
@@ -340,6 +356,42 @@ def test_a_store_of_another_search_is_refused(own: Path, table: Path) -> None:
     )
     assert code == 2 and "the seed it began with" in told and not Path("two").exists()
     assert follow(Path("one"), read_asked("one") or Asked())  # the first is as it was
+
+
+def test_a_store_of_another_evaluator_is_refused(own: Path) -> None:
+    words = ("--space", "space.json", "--objective", "loss", "--trials", 3, "--strategy", "random", "--allow-code")
+    store = ("--store", "shared.db")
+    assert call("search", *words, *store, "--evaluator", "my_evaluator:evaluate", "--out", "one")[0] == 0
+    code, told = call("search", *words, *store, "--evaluator", "my_evaluator:other", "--out", "two")
+    assert code == 2 and "the evaluator it began with; found another evaluator at" in told and not Path("two").exists()
+    assert call("search", *words, *store, "--evaluator", "my_evaluator:evaluate", "--out", "three")[0] == 0
+
+
+def test_what_a_trial_logs_is_in_the_run(own: Path) -> None:
+    words = ("--space", "space.json", "--objective", "loss", "--trials", 2, "--allow-code")
+    assert call("search", *words, "--evaluator", "my_evaluator:other", "--out", "run")[0] == 0
+    assert (own / "run" / "archsmith.log").read_text().count("WARNING a batch is halved") == 2
+
+
+def test_reasons_that_differ_in_numbers_are_one(own: Path) -> None:
+    words = ("--space", "space.json", "--objective", "loss", "--trials", 9, "--strategy", "grid", "--allow-code")
+    code, told = call("search", *words, "--evaluator", "my_evaluator:numbered", "--out", "run")
+    assert code == 2 and "commonest reason: ValueError: 0." in told and "ms are too many" in told
+
+
+def test_tasks_alone_read_the_options_of_a_task(own: Path, table: Path) -> None:
+    for option in (("--horizon", 12), ("--history", 0), ("--processes", 2), ("--segmented",)):
+        code, told = call("search", "--benchmark", f"t:error={table}", *option, "--out", "run")
+        assert code == 2 and "Give --benchmark, --space with --evaluator, or --space with --task" in told, option
+
+
+def test_values_of_several_fidelities_are_not_learnt_from_as_one(own: Path) -> None:
+    words = ("--space", "space.json", "--objective", "loss", "--allow-code", "--trials", 30)
+    strategy = ("--strategy", "asha:levels=[1,9]")
+    assert call("search", *words, *strategy, "--evaluator", "my_evaluator:longer", "--out", "past")[0] == 0
+    past = read_past(["past"], lambda run: f"{run}/study.db")
+    assert len(past) == 2 and sum(len(trials) for trials, _ in past) == 30
+    assert all(len({trial.proposal.fidelity["epochs"] for trial in trials}) == 1 for trials, _ in past)
 
 
 def test_the_dashboard_opens_a_run(table: Path, tmp_path: Path) -> None:

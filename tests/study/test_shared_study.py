@@ -18,7 +18,7 @@ from scale import lines, search, worker
 from archsmith.search import random_search
 from archsmith.space import Architecture, Choice, Space
 from archsmith.study import LocalProcesses, Store, run
-from archsmith.study.loop import is_stuck
+from archsmith.study.loop import is_hopeless, is_stuck
 from archsmith.study.store import ATTEMPTS
 from archsmith.trial import Proposal, Trial
 
@@ -181,6 +181,39 @@ def test_patience_ends_a_study_that_finds_nothing_new(tmp_path: Path) -> None:
     assert is_stuck(history, ["loss", "ms"], 6) and not is_stuck(history[:-1], ["loss", "ms"], 6)
     best = next(trial.number for trial in history if trial.values["loss"] == 0.0)
     assert len(history) == best + 7
+
+
+def test_nothing_begins_once_it_is_said_to_stop(tmp_path: Path) -> None:
+    done: list[Proposal] = []
+
+    def evaluate(proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
+        done.append(proposal)
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        return {"loss": 1.0}
+
+    def tried() -> list[Trial]:
+        return run(
+            SMALL, random_search(), evaluate, trials=40, store=tmp_path / "s.db", seed=0, objectives=["loss"],
+            stop=lambda: len(done) in (5, 9),
+        )  # fmt: skip
+
+    assert len(tried()) == 5
+    done.append(done[0])
+    with pytest.raises(KeyboardInterrupt):
+        tried()
+    assert [trial.status for trial in tried()] == ["complete"] * 7 + ["running"]  # what died is not begun again either
+
+
+def test_bounds_are_given_up_later_than_what_fails() -> None:
+    def failed(error: str, count: int) -> list[Trial]:
+        return [Trial(i, Proposal(Architecture({})), "failed", error=error) for i in range(count)]
+
+    over = "BudgetNotReachable: it is over latency<=1ms: 2 ms"
+    assert not is_hopeless(failed("broken", 19)) and is_hopeless(failed("broken", 20))
+    assert not is_hopeless(failed(over, 99)) and is_hopeless(failed(over, 100))
+    assert not is_hopeless(failed(over, 60) + failed("broken", 19))
+    assert is_hopeless(failed(over, 60) + failed("broken", 20))
 
 
 class Once:

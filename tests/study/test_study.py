@@ -218,6 +218,11 @@ def existing(path: Path) -> Path:
     return path
 
 
+def evaluated(path: Path) -> Path:
+    Store.open(path, SMALL, ["loss"], 0, "a").close()
+    return path
+
+
 def foreign(path: Path) -> Path:
     import optuna
 
@@ -268,6 +273,7 @@ def test_a_trial_of_another_tool_has_its_objectives(tmp_path: Path) -> None:
 BAD = {
     "another space": (existing, {"space": SPACE}, "the space it began with"),
     "other objectives": (existing, {"objectives": ["ms"]}, "the objectives it began with"),
+    "another evaluator": (evaluated, {"evaluates": "b"}, "the evaluator it began with"),
     "another seed": (existing, {"seed": 3}, "the seed it began with"),
     "no objective": (existing, {"objectives": []}, "at least one objective"),
     "no database": (bad_file, {}, "file is not a database"),
