@@ -103,11 +103,8 @@ def check(word: str | None, scratch: Scratch, one_shot: str | None) -> Judge:
         check_scores(ground, judge.scores)
         recipe = getattr(blueprint, "recipe", {})
         if open_ := sorted(name for name, told in recipe.items() if str(told).startswith("$")):
-            law, remedy = (
-                "scores of untrained networks say nothing of how they are trained",
-                "leave it out of the recipe",
-            )
-            raise BadInput(law, f"a choice of {open_[0]}", "--space", f"{remedy}, or take another --evaluator")
+            law = "scores of untrained networks say nothing of how they are trained"
+            raise BadInput(law, f"a choice of {open_[0]}", "--space", "take it out, or take another --evaluator")
     judge.evaluator(FromScratch(ground, blueprint, Recipe(steps=1)), ())
     return judge
 

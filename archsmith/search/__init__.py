@@ -113,6 +113,7 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
     for key, value in options.items():
         if key in hints and not _fits(value, hints[key]):
             kind = getattr(hints[key], "__name__", str(hints[key])).replace("typing.", "")
+            kind = "a list of numbers, [1,3,9]" if hints[key] == Sequence[float] else kind
             law = f"an option of {name} has a value of its kind"
             raise BadInput(law, f"{key}={value!r}", "", f"it takes {kind}")
     missing = [
@@ -134,7 +135,7 @@ def strategy(name: str, objectives: Sequence[str], *, budget: int = 100, **optio
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a parameter's kind, as far as the kinds of options here go.
 
-    >>> _fits(3, float), _fits(True, int), _fits("3", int | None), _fits([1], Sequence[float]), _fits(3, Sequence[int])
+    >>> _fits(3, float), _fits(True, int), _fits("3", int | None), _fits([1], Sequence[int]), _fits([""], Sequence[int])
     (True, False, False, True, False)
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -149,7 +150,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, Sequence) and not isinstance(value, str)
+        listed = isinstance(value, Sequence) and not isinstance(value, str)
+        return listed and all(_fits(each, hint) for hint in arguments[:1] for each in value)
     return callable(value) if origin is not None and origin is Callable else True
 
 

@@ -13,7 +13,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from numbers import Real
 
 import numpy as np
 
@@ -61,19 +60,14 @@ def bohb(
     return _halving(objectives, resource, levels, eta, _by_density(objectives, resource), bracketed=True)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def _halving(
     objectives: Sequence[str], resource: str, levels: Sequence[float], eta: int, draw: Draw, bracketed: bool = False
 ) -> Strategy:
-    listed = isinstance(levels, list | tuple) and all(map(_is_number, levels))
-    if not listed or not levels or list(levels) != sorted(set(levels)) or levels[0] <= 0:
+    if not levels or list(levels) != sorted(set(levels)) or levels[0] <= 0:
         law = f"multi-fidelity search needs levels of {resource} above 0, ascending"
         raise BadInput(law, f"{levels or 'none'}", "--strategy", "write them like asha:levels=[1,3,9]")
-    if not _is_number(eta) or eta < 2:
-        raise BadInput("of eta architectures one goes on, so it is 2 or more", f"{eta!r}", "--strategy", "take eta=3")
+    if eta < 2:
+        raise BadInput("of eta architectures one goes on, so it is 2 or more", f"{eta}", "--strategy", "take eta=3")
     sizes = brackets(levels, eta) if bracketed else [1]
 
     def propose(space: Space, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
