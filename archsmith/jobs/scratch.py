@@ -243,13 +243,13 @@ def train_winner(
     folder: str,
     checkpoint: str,
 ) -> None:
-    """Train the winner, or in one of several processes the same one; the first writes its weights and how it went. One
-    process alone goes on from the checkpoint of a killed one."""
+    """Train the winner, or in one of several processes the same one; the first writes its weights and how it went. They
+    go on from the checkpoint of those that were killed."""
     ground, blueprint = grounded(scratch)
     maker = FromScratch(ground, blueprint, recipe, scratch.seed, progress=tell)
     winner = Architecture.from_json(chosen)
     own = maker.recipe_at(Proposal(winner))
-    plan, kept = ground.plan(blueprint, winner), None if share else Path(checkpoint)
+    plan, kept = ground.plan(blueprint, winner), Path(checkpoint)
     trained, fitted = maker.annealed(plan, own, checks=CHECKS, checkpoint=kept, share=share)
     if share is None or share.rank == 0:
         torch.save(trained.state_dict(), Path(folder) / "weights.pt")

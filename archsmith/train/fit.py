@@ -101,6 +101,7 @@ def fit(
     checks: int = 0,
     ends: Ends | None = None,
     checkpoint: Path | None = None,
+    saves: bool = True,
     beside: Stateful | None = None,
     progress: Callable[[int], None] | None = None,
     twins: Sequence[tuple[nn.Module, Callable[[Rows], Tensor]]] = (),
@@ -114,6 +115,7 @@ def fit(
         ends: asked after each check, with all so far as (share of the steps, value); where it says so, training ends
             there, in the midst of its schedule. The module is then what the last step left, whatever its best check.
         checkpoint: a file that is written each twentieth of the steps and continued from where it exists.
+        saves: whether this process writes it; of several that train one module together the first does.
         beside: what else changes while training, which the checkpoint then has too.
         twins: skeletons of the module, each with its own `loss`: they take a share of each batch, in threads.
             Not for modules that draw dropout or have norms over batches.
@@ -148,7 +150,7 @@ def fit(
                         break
                 elif best is None or value <= best[0] or math.isnan(best[0]):
                     best = (value, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
-            if checkpoint is not None and state.step % save_every == 0 and state.step < schedule.steps:
+            if checkpoint and saves and state.step % save_every == 0 and state.step < schedule.steps:
                 state.seconds = time.perf_counter() - began
                 state.save(module, checkpoint, best, schedule.steps)
             if progress:

@@ -111,6 +111,8 @@ def teach(
                 checks=checks,
                 ends=ends,
                 checkpoint=checkpoint,
+                # The others have the first one's weights and norms from their first step on (DistributedDataParallel).
+                saves=share is None or share.rank == 0,
                 progress=progress,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def taught(share: Share | None, tell: Any, file: str, folder: str) -> None:
     assert fitted.steps == RECIPE.steps
     rank = share.rank if share else 9
     torch.save(module.state_dict(), Path(folder) / f"{rank}.pt")
+
+
+def killed_once(share: Share, tell: Any, file: str, folder: str) -> None:
+    """A network with a norm, taught by processes of which one dies at step 130 where none has been there before."""
+    task, module, mark = task_of(file), Small(), Path(folder) / "killed"
+    module.inner.insert(1, nn.BatchNorm2d(6))
+
+    def progress(step: int) -> None:
+        tell(step)
+        if step == 130 and share.rank == 1 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+
+    kept = Path(folder) / "w.checkpoint"
+    teach(task.wrap(module), task, replace(RECIPE, steps=160), 0, progress=progress, checkpoint=kept, share=share)
+    torch.save(module.state_dict(), Path(folder) / f"{share.rank}.pt")
 
 
 def infinite(share: Share, tell: Any, folder: str) -> None:
@@ -105,6 +122,22 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     together(taught, (file, str(tmp_path / "again")), 2)
     again = weights(tmp_path / "again" / "0.pt")
     assert all(torch.equal(again[name], value) for name, value in first.items())
+
+
+def test_processes_go_on_where_they_were_killed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    file, steps = str(tmp_path / "data.npz"), list[int]()
+    np.savez(file, image=rng.integers(0, 256, (68, 8, 8, 3)).astype(np.uint8), label=rng.integers(0, 2, 68))
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "straight" / "killed").touch()
+    together(killed_once, (file, str(tmp_path / "straight")), 2)
+    with pytest.raises(ArchsmithError, match="ended with code 1"):
+        together(killed_once, (file, str(tmp_path / "killed")), 2)
+    together(killed_once, (file, str(tmp_path / "killed")), 2, tell=steps.append)
+    assert steps == list(range(101, 161))
+    straight, killed = (weights(tmp_path / name / "0.pt") for name in ("straight", "killed"))
+    assert all(torch.equal(killed[name], value) for name, value in straight.items())
 
 
 def test_a_step_that_is_not_finite_for_one_is_skipped_by_all(tmp_path: Path) -> None:
