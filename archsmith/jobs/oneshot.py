@@ -208,7 +208,7 @@ class Sharing:
 @cache
 def _judge(scratch: Scratch, run: str) -> WeightShared:
     """Read once a process."""
-    elastic = read_json(Path(run) / "stages" / "shared.json")["result"].get("elastic")
+    elastic = read_json(Path(run) / "stages" / "shared.json")["result"]["elastic"]
     shared = shared_weights(scratch, 1.0, Elastic if elastic else Shared)
     shared.restore(torch.load(Path(run) / "shared" / "weights.pt", weights_only=True))
     return WeightShared(shared, calibration_of(shared.ground, recipe_of(shared.ground).batch))
@@ -266,4 +266,4 @@ def share(
     first = [Architecture.from_json(each) for each in told["first"]]
     if not first:
         return None
-    return listed(first) if told.get("closed") else regularised_evolution(objectives, budget=trials, start=first)
+    return listed(first) if told["closed"] else regularised_evolution(objectives, budget=trials, start=first)

@@ -143,6 +143,7 @@ def by_passes(scratch: Scratch, shared: bool) -> JSON:
         "trial_steps": (LONGER if shared else 1) * steps,
         "winner_steps": LONGER * steps,
         "autocast": autocast,
+        "pacing": None,
     }
 
 
@@ -193,11 +194,11 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spe
         ground, blueprint = grounded(scratch)
         own, plan = maker_of(scratch, winner), ground.plan(blueprint, winner)
         if "winner_seconds" not in planned:
-            autocast = planned.get("autocast", False) and quicker(lambda bf16: [own.step_seconds(plan, bf16)])[0]
+            autocast = planned["autocast"] and quicker(lambda bf16: [own.step_seconds(plan, bf16)])[0]
             steps = max(1, round(planned["winner_steps"] * recipe_of(ground).batch / own.recipe.batch))
             return {"steps": steps, "autocast": autocast, "batch": own.recipe.batch}
         autocast, (step,) = quicker(lambda bf16: [own.step_seconds(plan, bf16)])
-        whole = planned.get("seconds", planned["winner_seconds"] / FINISHING)
+        whole = planned["seconds"]
         seconds = max(FINISHING * whole, (SEARCHING + FINISHING) * whole - spent)
         return {
             "seconds": seconds,
@@ -212,7 +213,7 @@ def settle_length(run: RunDirectory, scratch: Scratch, winner: Architecture, spe
 
 def pacing_of(out: Path) -> Pacing | None:
     """How trials are paced, as it was planned; None where each has the same steps."""
-    told = read_json(out / "stages" / "pace.json")["result"].get("pacing")
+    told = read_json(out / "stages" / "pace.json")["result"]["pacing"]
     return Pacing(*told) if told else None
 
 
@@ -221,7 +222,7 @@ def recipes(out: Path, scratch: Scratch) -> tuple[Recipe, Recipe]:
     planned, settled = read_json(out / "stages" / "pace.json")["result"], out / "stages" / f"{LENGTH}.json"
     length = read_json(settled)["result"] if settled.exists() else {"steps": planned["winner_steps"]}
     ground = grounded(scratch)[0]
-    trial = replace(recipe_of(ground), steps=int(planned["trial_steps"]), autocast=planned.get("autocast", False))
+    trial = replace(recipe_of(ground), steps=int(planned["trial_steps"]), autocast=planned["autocast"])
     return trial, in_full(ground, int(length["steps"]), length.get("autocast", False), length.get("batch"))
 
 

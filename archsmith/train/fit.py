@@ -169,9 +169,9 @@ def fit(
     return Fitted(state.step, loss_of_tail, state.skipped, tuple(state.validated), time.perf_counter() - began)
 
 
-def planned_steps(checkpoint: Path) -> int | None:
-    """Of the training that wrote a checkpoint; None where it is of an earlier version."""
-    planned: int | None = torch.load(checkpoint, weights_only=True, mmap=True).get("of")
+def planned_steps(checkpoint: Path) -> int:
+    """Of the training that wrote a checkpoint."""
+    planned: int = torch.load(checkpoint, weights_only=True, mmap=True)["of"]
     return planned
 
 
@@ -246,14 +246,14 @@ class _State:
     def load(self, module: nn.Module, path: Path) -> tuple[float, dict[str, Tensor]] | None:
         record = torch.load(path, weights_only=True)
         own = [optimiser.state_dict() for optimiser in self.optimisers]
-        beside = record.get("beside")
+        beside = record["beside"]
         there = module.state_dict().keys() <= record["module"].keys()
         alike = there and _sizes(record["optimisers"]) == _sizes(own) and (beside is None) == (self.beside is None)
         if not alike:  # another version laid the weights out in another way
             LOG.warning("the checkpoint is of other weights; training begins anew")
             return None
         self.step, self.skipped, self.in_a_row = record["step"], record["skipped"], record["in_a_row"]
-        self.seconds = record.get("seconds", 0.0)
+        self.seconds = record["seconds"]
         self.losses, self.validated = record["losses"], [tuple(pair) for pair in record["validated"]]
         module.load_state_dict(record["module"])
         for optimiser, saved in zip(self.optimisers, record["optimisers"], strict=True):

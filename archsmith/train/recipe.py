@@ -138,7 +138,7 @@ def halving(
     """
     batch = recipe.batch
     if checkpoint is not None and checkpoint.exists():  # of a batch that had been halved
-        batch //= max(1, (planned_steps(checkpoint) or recipe.steps) // recipe.steps)
+        batch //= max(1, planned_steps(checkpoint) // recipe.steps)
     while True:  # left by return, or by what is raised
         more = recipe.batch // batch
         rate = recipe.learning_rate / more**0.5

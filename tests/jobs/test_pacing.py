@@ -22,7 +22,6 @@ from archsmith.jobs.pacing import (
     by_passes,
     in_full,
     pace,
-    pacing_of,
     recipe_of,
     recipes,
     settle_length,
@@ -126,15 +125,6 @@ def test_networks_have_as_many_passes_whatever_the_batch(stripes: Path, tmp_path
         16,
         trial.steps // 2,
     )
-
-
-def test_a_plan_of_an_earlier_version_is_gone_on_with(scratch: Scratch, tmp_path: Path) -> None:
-    (tmp_path / "stages").mkdir()
-    planned = {"trial_steps": 12, "winner_steps": 34}
-    (tmp_path / "stages" / "pace.json").write_text(json.dumps({"result": planned, "seconds": 1.0}))
-    trial, winner = recipes(tmp_path, scratch)
-    assert (trial.steps, trial.autocast, winner.steps, winner.autocast) == (12, False, 34, False)
-    assert pacing_of(tmp_path) is None
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, widths: tuple[int, ...]) -> list[int]:
