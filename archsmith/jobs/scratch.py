@@ -225,7 +225,7 @@ def hand_over(
     original = stages.original(work)
     final = shipping.measure_all(work, shipping.ship_original(work))
     describe(task, run.path / "model")
-    notes = told(run, task, loaded.model)
+    notes = notes_on(run, task, loaded.model)
     for note in notes:
         progress.say(note)
     result = tell(work, original, final, notes, tried=sum(trial.seconds for trial in trials))
@@ -257,7 +257,7 @@ def train_winner(
         write_text(Path(folder) / "fitted.json", json.dumps(said))
 
 
-def told(run: RunDirectory, task: Task, model: nn.Module) -> tuple[str, ...]:
+def notes_on(run: RunDirectory, task: Task, model: nn.Module) -> tuple[str, ...]:
     """Lines for the report on what points do not say: of pictures whether their sides were changed; of a forecast its
     errors beside those of two simple ones, which `RUN/forecast.json` has too, all on the holdout."""
     if isinstance(task, ImageClassification) and task.resized:

@@ -99,7 +99,7 @@ def _worked(out: Path, asked: Asked, prepared: Prepared, progress: Progress) -> 
         minutes = pacing.left(asked.minutes, time.monotonic() - began)
     trials = _tried(out, asked, prepared, minutes, progress)
     front = pareto(whole(trials), prepared.objectives)
-    write_text(out / "front.json", json.dumps(told(trials, front, prepared.objectives), indent=1))
+    write_text(out / "front.json", json.dumps(front_of(trials, front, prepared.objectives), indent=1))
     where = asked.space or (asked.scratch.space if asked.scratch else "")
     title = f"{asked.strategy} on {(asked.benchmark or Path(where).stem).partition('=')[0]}"
     aim = Aim(title, prepared.objectives, asked.trials, asked.patience)
@@ -182,7 +182,7 @@ def _nothing(out: Path, wanted: Scratch | None, trials: list[Trial]) -> Archsmit
     )
 
 
-def told(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -> JSON:
+def front_of(trials: list[Trial], front: list[Trial], objectives: tuple[str, ...]) -> JSON:
     """What a search found, as JSON."""
     ended = {status: sum(trial.status == status for trial in trials) for status in ("complete", "failed")}
     rows = [
