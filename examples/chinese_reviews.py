@@ -42,15 +42,17 @@ def main() -> None:
     options.add_argument("--words", action="store_true", help="cut texts into words with jieba")
     options.add_argument("--trials", type=int, default=12)
     options.add_argument("--minutes", type=float, help="of the search; by passes over the data unless given")
-    options.add_argument("--out", default=tempfile.gettempdir())
+    options.add_argument("--out", default="")
     chosen = options.parse_args()
-    out = Path(tempfile.mkdtemp(dir=chosen.out)) / "run"
+    out = Path(chosen.out or tempfile.mkdtemp()) / "run"
+    out.parent.mkdir(parents=True, exist_ok=True)
     data = chosen.data or str(reviews(out.parent / "reviews.tsv"))
     if chosen.words:
         data = str(in_words(data, out.parent / "words.tsv", import_module("jieba").cut))
     task = Scratch("text-classification", data, "text", runtime="onnxruntime", segmented=chosen.words)
     search(out, Asked("evolution", chosen.trials, scratch=task, minutes=chosen.minutes))
     print(compared(out, {"TextCNN": baseline(out, TEXTCNN), "BiLSTM": baseline(out, BILSTM)}))
+    print(f"The report is {out}/report.html")
 
 
 if __name__ == "__main__":

@@ -250,9 +250,11 @@ def _of_networks(asked: Asked, wanted: Scratch, taught: past.Past) -> Prepared:
     space, objectives = grounded(wanted)[1].space, asked.objectives or (judge.objective,)
     timed = any(target.metric == "latency" for target in parse_targets(wanted.targets))
     values = (*judge.values, *(["latency_ms"] if timed else []))
+    known = f"there are: {', '.join(values)}"
     if unknown := [each for each in objectives if each not in values]:
-        known = f"there are: {', '.join(values)}"
         raise BadInput("an objective is what a trial measures", unknown[0], "--objective", known)
+    if beyond := [each for each in options.get("limits") or {} if each not in values]:
+        raise BadInput("limits are on what a trial measures", beyond[0], "--strategy", known)
     make = partial(strategy, name, objectives, budget=asked.trials, **options)
     warm = _warmed(asked.strategy, asked.trials, space, make, taught, _highest(name, options))
     return Prepared(space, Making(wanted, Recipe(steps=1), judge), objectives, warm)

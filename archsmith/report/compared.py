@@ -52,10 +52,14 @@ def middle(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean_ranks(found: Sequence[Curves]) -> dict[str, float]:
-    """Strategy -> mean place over benchmarks by the last mean regret, 1 the best; ties share a place."""
+    """Strategy -> mean place over benchmarks by the last mean regret, 1 the best; ties share a place. While a
+    comparison runs a benchmark counts once all strategies have been there."""
     places: dict[str, list[float]] = {}
+    strategies = len({each.strategy for each in found})
     for benchmark in dict.fromkeys(each.benchmark for each in found):
         rows = [each for each in found if each.benchmark == benchmark]
+        if len(rows) < strategies:
+            continue
         lost = [np.nan_to_num(middle(row.regret[:, -1])[0], nan=np.inf) for row in rows]
         for each, place in zip(rows, rankdata(lost), strict=True):
             places.setdefault(each.strategy, []).append(float(place))
@@ -67,6 +71,11 @@ def table(found: Sequence[Curves]) -> list[list[str]]:
     ranks = mean_ranks(found)
     benchmarks = list(dict.fromkeys(each.benchmark for each in found))
     by = {(each.strategy, each.benchmark): each for each in found}
+
+    def cell(name: str, benchmark: str, part: str) -> str:
+        curves = by.get((name, benchmark))  # while the comparison runs, some are not there yet
+        return "{:.3f} ± {:.3f}".format(*middle(getattr(curves, part)[:, -1])) if curves else "–"
+
     tested = [name for name in benchmarks if any(np.isfinite(e.test).any() for e in found if e.benchmark == name)]
     header = [
         "strategy",
@@ -78,9 +87,8 @@ def table(found: Sequence[Curves]) -> list[list[str]]:
     rows = [header]
     for name in sorted(ranks, key=ranks.__getitem__):
         row = [name, f"{ranks[name]:.2f}"]
-        row += ["{:.3f} ± {:.3f}".format(*middle(by[name, b].regret[:, -1])) for b in benchmarks]
-        row += ["{:.3f} ± {:.3f}".format(*middle(by[name, b].test[:, -1])) for b in tested]
-        rows.append([*row, f"{1e3 * np.mean([by[name, b].seconds for b in benchmarks]):.2f}"])
+        row += [cell(name, b, "regret") for b in benchmarks] + [cell(name, b, "test") for b in tested]
+        rows.append([*row, f"{1e3 * np.mean([each.seconds for each in found if each.strategy == name]):.2f}"])
     return rows
 
 

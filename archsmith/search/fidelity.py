@@ -79,10 +79,12 @@ def _halving(
             found = _promotable(done, taken, objectives, resource, levels, eta)
             if found is None:
                 point = draw(space, history, {architecture for _, architecture in taken}, rng)
-                if point is None:
+                if point is not None:
+                    level = levels[_bracket(entered, sizes)]
+                    found, entered = Proposal(point, {resource: level}), entered + 1
+                # All of the space has entered: what is left are evaluations in full.
+                elif (found := _promotable(done, taken, objectives, resource, levels, 1)) is None:
                     break
-                level = levels[_bracket(entered, sizes)]
-                found, entered = Proposal(point, {resource: level}), entered + 1
             taken.add((found.fidelity[resource], found.architecture))
             proposals.append(found)
         return proposals

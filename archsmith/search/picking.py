@@ -61,7 +61,7 @@ def portfolio(
         name = pick(space, objectives, budget)
         if name not in made:
             made[name] = makers[name]()
-            if prior is not None and name not in ("bayesian", "grid"):
+            if prior is not None and name != "bayesian":
                 made[name] = with_prior(made[name], prior, first=max(5, budget // 10))
         return [_signed(proposal, name) for proposal in made[name](space, history, n, rng)]
 

@@ -16,6 +16,7 @@ from archsmith.evaluate.replay import Replay, hypervolume, replay
 from archsmith.evaluate.tabular import read_csv
 from archsmith.jobs.bench import bench, made
 from archsmith.report.compared import Curves, mean_ranks
+from archsmith.report.compared import table as table_of
 from archsmith.search import asha, random_search
 from archsmith.trial import Strategy
 
@@ -45,6 +46,24 @@ def test_it_leaves_curves_a_table_and_a_page(table: Path, tmp_path: Path) -> Non
     page = (out / "bench.html").read_text(encoding="utf-8")
     assert "random" in page and "plotly" in page.lower() and "http" not in page.split("<script>")[0]
     assert result.output.count("| random |") == 1
+
+
+def test_strategies_on_several_tables_are_ranked_together(table: Path, tmp_path: Path) -> None:
+    done: list[str] = []
+    words = [f"{name}:error={table}" for name in ("one", "two")]
+    bench(words, ["random", "local"], out=tmp_path / "out", budget=20, seeds=2, on_done=done.append)
+    assert len(done) == 4
+    lines = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()
+    assert "one:error: regret" in lines[0] and "two:error: regret" in lines[0]
+    assert [line.split()[1] for line in lines[2:4]] != ["random", "random"] and "–" not in "".join(lines[2:4])
+    four = [curve(strategy, name) for name in ("one", "two") for strategy in ("a", "b")]
+    assert [row[0] for row in table_of(four[:3])[1:]] == ["a", "b"] and table_of(four[:3])[2][3] == "–"
+    assert mean_ranks(four[:3]) == {"a": 1.0, "b": 2.0}  # by the first alone
+
+
+def curve(strategy: str, benchmark: str) -> Curves:
+    lost = np.full((2, 5), 1.0 if (strategy, benchmark) != ("b", "one") else 2.0)
+    return Curves(benchmark, strategy, "error", lost, np.full((2, 5), np.nan), 0.1)
 
 
 def test_several_objectives_are_compared_by_hypervolume(tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--strategy", "asha:levels=[3,1]"), "levels of epochs above 0, ascending; found [3, 1] at --strategy. Write"),
     (("--strategy", "bohb"), "levels of epochs above 0, ascending; found none at --strategy. Write them like"),
     (("--strategy", "asha:levels=[1,3],eta=1"), "found 1 at --strategy. Take eta=3"),
+    (("--strategy", 'nsga2:limits={"latency":5}'), "limits are on what a trial measures; found latency"),
     (("--segmented",), "segmented is of text-classification; found image-classification"),
     (("--text", "body"), "text is of text-classification and language-modelling; found image-classification"),
     (("--address", "host:1"), "an address is of a Ray cluster; found host:1"),

@@ -367,6 +367,21 @@ def test_a_store_of_another_evaluator_is_refused(own: Path) -> None:
     assert call("search", *words, *store, "--evaluator", "my_evaluator:evaluate", "--out", "three")[0] == 0
 
 
+def test_the_report_of_a_search_is_written_again(own: Path, table: Path) -> None:
+    assert call("search", "--benchmark", f"t:error={table}", "--trials", 9, "--out", "run")[0] == 0
+    written = (own / "run" / "search.html").read_text()
+    (own / "run" / "search.html").unlink()
+    code, told = call("report", "run")
+    assert code == 0 and told.strip() == "run/search.html" and (own / "run" / "search.html").read_text() == written
+
+
+def test_a_past_run_comes_first_where_all_of_the_space_is_tried(table: Path, tmp_path: Path) -> None:
+    search(tmp_path / "past", Asked(benchmark=f"t:error={table}", strategy="random", trials=60))
+    warm = Asked(benchmark=f"t:error={table}", trials=100, patience=6, past=(str(tmp_path / "past"),))
+    (found,) = search(tmp_path / "warm", warm)
+    assert found.values["error"] == 0.0
+
+
 def test_what_a_trial_logs_is_in_the_run(own: Path) -> None:
     words = ("--space", "space.json", "--objective", "loss", "--trials", 2, "--allow-code")
     assert call("search", *words, "--evaluator", "my_evaluator:other", "--out", "run")[0] == 0

@@ -97,6 +97,15 @@ def test_a_model_draws_better_ones_than_chance() -> None:
     assert best["bohb"] < best["hyperband"] - 0.5
 
 
+@each
+def test_a_small_space_is_evaluated_in_full(make: Callable[..., Strategy]) -> None:
+    space = Space({"a": Choice(range(4))})
+    history = search(make(["loss"], levels=LEVELS), 100, space=space)
+    whole = {trial.proposal.architecture["a"] for trial in history if trial.proposal.fidelity["epochs"] == 9}
+    failed = {trial.proposal.architecture["a"] for trial in history if trial.status == "failed"}
+    assert whole | failed == {0, 1, 2, 3} and len(history) <= 12
+
+
 def test_density_counts_a_value_once_for_nothing() -> None:
     space = Space({"a": Choice([0, 1, 2]), "b": Choice([0, 1], Condition("a", [1]))})
     points = [Architecture({"a": 0}), Architecture({"a": 0}), Architecture({"a": 1, "b": 1})]
