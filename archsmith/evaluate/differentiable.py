@@ -233,6 +233,8 @@ class _Alternating:
             slopes = _unrolled(self.mixture, self.lose, rows, others, self.recipe.learning_rate)
         else:
             slopes = _slopes(self.mixture, self.lose(others))
+        if not all(bool(torch.isfinite(slope).all()) for slope in slopes):
+            return  # as a step of the weights is skipped
         for p, slope in zip(self.mixture.strength.parameters(), slopes, strict=True):
             p.grad = slope
         self.adam.step()
@@ -271,7 +273,7 @@ def _unrolled(
     for sign in (1.0, -1.0):
         _shift(w, kept, direction, sign * epsilon)
         around.append(torch.autograd.grad(lose(rows), alphas, allow_unused=True, retain_graph=True))
-    _shift(w, kept, direction, 0.0)
+    _shift(w, kept, [None] * len(w), 0.0)  # whatever the direction was
     zero = [torch.zeros_like(p) for p in alphas]
     slope, above, below = (
         [z if g is None else g for z, g in zip(zero, given, strict=True)] for given in (slopes, *around)

@@ -30,6 +30,7 @@ from archsmith.train.recipe import CHOSEN, Recipe, teach
 from archsmith.trial import Proposal
 
 RESOURCES = ("epochs", "share", "resolution")  # of a training that a fidelity asks for less of
+OF_PICTURES = ("shift", "flip", "turn", "cutout")  # what a recipe varies of them
 DRAWN = 100  # architectures, of which one must be able to run
 TIMED_STEPS, TIMED_SECONDS = (4, 16, 64), 1.0  # so many steps are timed, until they take so long
 SHORTEST_STEP = 1e-4  # seconds
@@ -224,6 +225,10 @@ def check_recipe(blueprint: Blueprint, ground: Ground) -> None:
     for name, told in getattr(blueprint, "recipe", {}).items():
         if name == "smoothing" and "classes" not in ground.given:
             raise BadInput("smoothing is of labels of classes", ground.task.name, "recipe", "leave it out")
+        pictures = len(ground.signal.shape) == 3
+        if (name in OF_PICTURES and not pictures) or (name == "mixup" and ground.signal.tokens):
+            of = "pictures" if name in OF_PICTURES else "numbers"
+            raise BadInput(f"{name} is of {of}", ground.task.name, "recipe", "leave it out")
         if name not in CHOSEN:
             known = f"there are: {', '.join(CHOSEN)}"
             raise BadInput("a space's recipe is of what a training has", repr(name), "recipe", known)
@@ -310,7 +315,8 @@ class FromScratch:
             wrapped, task, recipe, self.seed,
             validate=validate, checks=checks, ends=ends, checkpoint=checkpoint, progress=self.progress, share=share,
         )  # fmt: skip
-        if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+        numbers = [each for each in module.state_dict().values() if each.is_floating_point()]
+        if fitted.skipped * 2 > fitted.steps or not all(bool(torch.isfinite(each).all()) for each in numbers):
             raise ArchsmithError("training must stay finite; that of this network did not. Lower the learning rate.")
         return wrapped.eval(), fitted
 
@@ -322,11 +328,16 @@ class FromScratch:
         rate that falls to nothing goes half as far in them. What loses less on validation stays."""
         wrapped, fitted = self.trained(plan, recipe, checks=checks, checkpoint=checkpoint, share=share)
         step, least = min(reversed(fitted.validated), key=lambda check: check[1])
-        step = agreed_on(step, share)
+        step = agreed_on(step * recipe.steps // fitted.steps, share)  # there are more where batches were halved
         if not checks <= step <= EARLY * recipe.steps:
             return wrapped, fitted
         shorter, second = replace(recipe, steps=2 * step), checkpoint and checkpoint.with_suffix(".shorter")
-        again, refitted = self.trained(plan, shorter, checks=checks, checkpoint=second, share=share)
+        try:
+            again, refitted = self.trained(plan, shorter, checks=checks, checkpoint=second, share=share)
+        except ArchsmithError:
+            if share is not None:  # the others may wait for this process
+                raise
+            return wrapped, fitted
         better = min(value for _, value in refitted.validated) < least
         module, how = (again, refitted) if better else (wrapped, fitted)
         return module, replace(how, seconds=fitted.seconds + refitted.seconds)

@@ -222,8 +222,10 @@ class WeightShared:
 
     def __call__(self, proposal: Proposal, rng: np.random.Generator) -> dict[str, float]:
         """Judge one architecture without training."""
-        plan, wrapped = self.network(proposal.architecture)
-        return {"loss_points": validation_loss(wrapped, self.shared.ground.task), **paper_costs(plan)}
+        ground, blueprint = self.shared.ground, self.shared.blueprint
+        _, wrapped = self.network(proposal.architecture)
+        costs = paper_costs(ground.plan(blueprint, proposal.architecture))  # of what ships: without what nothing needs
+        return {"loss_points": validation_loss(wrapped, ground.task), **costs}
 
     def network(self, architecture: Architecture) -> tuple[Plan, nn.Module]:
         """The plan of an architecture, and its network on the shared weights, ready to be judged."""

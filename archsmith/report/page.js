@@ -17,7 +17,7 @@ function axis(title, values, more) {
   const [low, high] = [Math.min(...found), Math.max(...found)];
   return Object.assign({
     title: { text: title, standoff: 8 }, gridcolor: colour("--line"), zeroline: false, automargin: true,
-    tickfont: { color: colour("--soft") }, ...(found.length && high / low > 12 ? logarithmic(low, high) : {}),
+    tickfont: { color: colour("--soft") }, ...(found.length === values.length && high / low > 12 ? logarithmic(low, high) : {}),
   }, more);
 }
 

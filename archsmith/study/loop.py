@@ -155,7 +155,7 @@ def is_hopeless(history: Sequence[Trial]) -> bool:
     ended = [trial for trial in history if trial.status != "running"]
     if len(ended) < HOPELESS or any(trial.status != "failed" for trial in ended):
         return False
-    over = sum(trial.error.startswith(BudgetNotReachable.__name__) for trial in ended)
+    over = sum(f"{BudgetNotReachable.__name__}: " in trial.error for trial in ended)
     return len(ended) - over >= HOPELESS or len(ended) >= FAR
 
 

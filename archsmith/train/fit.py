@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.errors import ArchsmithError, BadInput
+from archsmith.train.norms import Norms
 from archsmith.train.twins import Crew
 
 LOG = logging.getLogger("archsmith")
@@ -126,7 +127,7 @@ def fit(
     # A step of a ResNet takes half the time; twins share what is stored, so theirs stays where it is.
     turned = not twins and _turned(module, passes, loss)
     optimisers, restore = _optimisers(module, schedule)
-    crew = Crew(module, loss, twins)
+    crew, norms = Crew(module, loss, twins), Norms(module)
     state = _State(optimisers, beside)
     best: tuple[float, dict[str, Tensor]] | None = None
     if checkpoint is not None and checkpoint.exists():
@@ -139,7 +140,7 @@ def fit(
         for other, _ in twins:
             _follow(other, module)
         for rows in _stream(passes, state.step, schedule.steps):
-            _step(crew, rows, schedule, state)
+            _step(crew, norms, rows, schedule, state)
             if every and validate and (state.step % every == 0 or state.step == schedule.steps):
                 module.eval()
                 value = validate()
@@ -277,7 +278,8 @@ def _follow(twin: nn.Module, module: nn.Module) -> None:
             its.sparse = own.sparse
 
 
-def _step(crew: Crew, rows: Rows, schedule: Schedule, state: _State) -> None:
+def _step(crew: Crew, norms: Norms, rows: Rows, schedule: Schedule, state: _State) -> None:
+    norms.keep()
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)
@@ -289,6 +291,7 @@ def _step(crew: Crew, rows: Rows, schedule: Schedule, state: _State) -> None:
         state.losses.append(lost)
         state.in_a_row = 0
     else:
+        norms.put_back()
         state.skipped += 1
         state.in_a_row += 1
         if state.in_a_row > 20:

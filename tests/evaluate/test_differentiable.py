@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from archsmith.build import SPACES, Declared, known_space
 from archsmith.errors import BadInput
-from archsmith.evaluate.differentiable import Mixture, mixed_plan, train_mixture, train_progressively
+from archsmith.evaluate.differentiable import Mixture, _Alternating, mixed_plan, train_mixture, train_progressively
 from archsmith.evaluate.from_scratch import Ground
 from archsmith.evaluate.weight_shared import Shared, WeightShared, calibration_of
 from archsmith.jobs.oneshot import shallower
@@ -33,6 +35,26 @@ def test_strengths_find_the_wide_kernel(ground: Ground, wide: Declared, options:
     mixture = trained(ground, wide, **options)
     found = mixture.relaxed.settle(mixture.strength.strengths())
     assert "wide" in found.values()
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_a_loss_that_is_not_finite_moves_no_strength(ground: Ground, wide: Declared, second_order: bool) -> None:
+    mixture = Mixture(Shared(ground, wide, 0))
+    steps = _Alternating(mixture, RECIPE, "darts", second_order, 0.0)
+    fine, rows = steps.lose, list(range(16))
+    steps(rows)  # its weights are there
+    before = mixture.strength.copy(), [p.detach().clone() for p in mixture.wrapped.parameters()]
+    mixture.weights.of = mixture.strength.weights(None, np.random.default_rng(0))
+    steps.lose = lambda given: fine(given) * math.nan
+    steps._move(rows, rows)
+    assert all(torch.equal(p, old) for p, old in zip(mixture.wrapped.parameters(), before[1], strict=True))
+    assert all(torch.equal(each, old) for each, old in zip(mixture.strength.copy(), before[0], strict=True))
+    steps.lose = fine
+    mixture.weights.of = mixture.strength.weights(None, np.random.default_rng(0))
+    steps._move(rows, rows)
+    after = mixture.strength.copy()
+    assert any(not torch.equal(each, old) for each, old in zip(after, before[0], strict=True))
+    assert all(bool(each.isfinite().all()) for each in after)
 
 
 def test_second_order_is_the_gradient_after_a_step() -> None:

@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archsmith.build import Declared, known_space, network
+from archsmith.build import Declared, Signal, known_space, network
 from archsmith.build.layers import Bag
-from archsmith.errors import BadInput
-from archsmith.evaluate.from_scratch import FromScratch, Ground, quicker
+from archsmith.build.plan import Part as Plan
+from archsmith.errors import ArchsmithError, BadInput
+from archsmith.evaluate.from_scratch import FromScratch, Ground, check_recipe, quicker
 from archsmith.evaluate.trained import validation_risk
 from archsmith.evaluate.weight_shared import Shared
 from archsmith.space import Architecture
 from archsmith.tasks import ImageClassification
 from archsmith.tasks.pictures import Preparation
+from archsmith.train import Fitted
 from archsmith.train.recipe import Recipe
 from archsmith.trial import Proposal
 
@@ -157,6 +159,35 @@ def test_a_training_that_learns_by_heart_is_shortened(tmp_path: Path) -> None:
     again, _ = dying.annealed(plan, recipe, checks=20, checkpoint=kept)
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), again.parameters(), strict=True))
     assert told[130] == 101 and len(told) == 130 + 300 + shorter.steps, "it goes on from what was kept"
+
+
+def test_where_batches_were_halved_an_early_best_is_as_early(
+    stripes: ImageClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = FromScratch(Ground.of(stripes), Declared({}, ["mean", {"linear": {"out": "$classes"}}]), RECIPE)
+    plan, asked, recipe = maker.ground.plan(maker.blueprint, {}), list[int](), Recipe(steps=1000)
+
+    def trained(self: FromScratch, plan: Plan, recipe: Recipe, **more: object) -> tuple[nn.Module, Fitted]:
+        asked.append(recipe.steps)
+        if len(asked) == 2:
+            raise ArchsmithError("training must stay finite")
+        losses = tuple((each, 0.1 if each == 1200 else 1.0) for each in range(200, 4001, 200))
+        return nn.Identity(), Fitted(4 * recipe.steps, 1.0, 0, losses, 1.0)
+
+    monkeypatch.setattr(FromScratch, "trained", trained)
+    _, fitted = maker.annealed(plan, recipe, checks=20)
+    assert asked == [1000, 600] and fitted.steps == 4000  # the second failed, and the first stays
+
+
+def test_what_a_recipe_varies_of_pictures_is_of_pictures(stripes: ImageClassification) -> None:
+    ground, network = Ground.of(stripes), ["mean", {"linear": {"out": "$classes"}}]
+    check_recipe(Declared({}, network, recipe={"flip": True, "mixup": 0.2}), ground)
+    series, text = (replace(ground, signal=Signal((12,), tokens=tokens)) for tokens in (False, True))
+    check_recipe(Declared({}, network, recipe={"mixup": 0.2}), series)
+    with pytest.raises(BadInput, match="flip is of pictures"):
+        check_recipe(Declared({}, network, recipe={"flip": True}), series)
+    with pytest.raises(BadInput, match="mixup is of numbers"):
+        check_recipe(Declared({}, network, recipe={"mixup": 0.2}), text)
 
 
 def test_a_training_that_gets_better_to_its_end_is_left_alone(stripes: ImageClassification) -> None:

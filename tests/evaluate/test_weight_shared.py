@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from archsmith.build import SPACES, Declared, Signal
+from archsmith.build import SPACES, Declared, Signal, known_space
 from archsmith.build.pieces import KINDS, made
 from archsmith.build.plan import Part as Plan
 from archsmith.evaluate.from_scratch import Ground
@@ -113,6 +113,18 @@ def test_modules_of_nasbench201_are_there_before_training(ground: Ground) -> Non
     for _ in range(50):
         shared.network(shared.drawn(rng)[1])
     assert len(shared.bank) == before
+
+
+def test_costs_are_those_of_what_ships(ground: Ground) -> None:
+    blueprint = known_space("nb201")
+    edges = ("nor_conv_3x3", "skip_connect", "none", "skip_connect", "none", "skip_connect")
+    architecture = Architecture(dict(zip(blueprint.space.choices, edges, strict=True)))
+    values = WeightShared(Shared(ground, blueprint, 0), calibration_of(ground, 16)[:1])(
+        Proposal(architecture), np.random.default_rng(0)
+    )
+    ships = paper_costs(ground.plan(blueprint, architecture))
+    assert {name: values[name] for name in ships} == ships
+    assert ships["parameters"] < paper_costs(ground.plan(blueprint, architecture, prune=False))["parameters"]
 
 
 def test_two_operators_of_one_place_share_nothing(ground: Ground) -> None:

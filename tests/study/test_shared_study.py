@@ -212,6 +212,7 @@ def test_bounds_are_given_up_later_than_what_fails() -> None:
     over = "BudgetNotReachable: it is over latency<=1ms: 2 ms"
     assert not is_hopeless(failed("broken", 19)) and is_hopeless(failed("broken", 20))
     assert not is_hopeless(failed(over, 99)) and is_hopeless(failed(over, 100))
+    assert not is_hopeless(failed(f"EvaluationEnded: {over}", 99))  # within limits
     assert not is_hopeless(failed(over, 60) + failed("broken", 19))
     assert is_hopeless(failed(over, 60) + failed("broken", 20))
 

@@ -175,6 +175,20 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped() -> None:
     assert all(torch.isfinite(p).all() for p in job.module.parameters())
 
 
+def test_a_skipped_step_leaves_nothing_in_norms_over_batches() -> None:
+    rng = np.random.default_rng(0)
+    x, module = torch.from_numpy(rng.normal(size=(64, 3)).astype(np.float32)), nn.Sequential(nn.Linear(3, 4))
+    module.extend([nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1)])
+    x[5, 1] = math.inf
+
+    def passes(epoch: int) -> list[list[int]]:
+        return [list(range(at, at + 16)) for at in range(0, 64, 16)]
+
+    fitted = fit(module, passes, lambda rows: module(x[rows]).square().mean(), Schedule(40))
+    assert fitted.skipped == 10 and bool(module(x[16:]).isfinite().all())
+    assert not torch.equal(module[1].running_mean, torch.zeros(4))
+
+
 @pytest.mark.parametrize(("bad", "raises"), [(20, False), (21, True)])
 def test_many_losses_in_a_row_that_are_not_finite_end_it(bad: int, raises: bool) -> None:
     job, calls = Regression(), iter(range(10**6))
