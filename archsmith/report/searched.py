@@ -17,7 +17,10 @@ from archsmith.space import Architecture, Space
 from archsmith.study.loop import is_stuck
 from archsmith.trial import Trial, pareto, whole
 
-MEANING = {"loss_points": "points lost on validation", "rank_points": "100 less the share of random networks that its scores beat, below 0 beyond them all"}
+MEANING = {
+    "loss_points": "points lost on validation",
+    "rank_points": "100 less the share of random networks that its scores beat, below 0 beyond them all",
+}
 
 
 @dataclass(frozen=True)
